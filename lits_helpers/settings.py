@@ -1,0 +1,151 @@
+"""Where data is read, where results go, and how large a run is.
+
+The environment is read once, by :func:`load_settings`; everything else takes the resulting
+:class:`Settings`, so that the same notebook cells do a minute on a laptop or a day on a GPU.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from .files import DataError
+
+KAGGLE_INPUT = Path("/kaggle/input")
+KAGGLE_WORKING = Path("/kaggle/working")
+
+# What a profile fixes. "full" is the report's (sections 4.3 and 4.4): 256x256x3 slices,
+# 64..1024 filters, batch 32, 55 epochs, Adam at 1e-4. "tiny" is ours, for two CPU cores.
+PROFILES = {
+    "tiny": dict(image_size=128, filters=8, depth=4, batch_size=8, epochs=30, learning_rate=2e-3),
+    "full": dict(image_size=256, filters=64, depth=4, batch_size=32, epochs=55, learning_rate=1e-4),
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """One run's choices; made by :func:`load_settings`.
+
+    Attributes
+    ----------
+    profile : str
+        ``"tiny"`` or ``"full"``.
+    data_root : Path
+        Folder searched for slices; only ever read. For the phantom it lies in the output root.
+    data_source : str
+        ``"folder"`` (``LITS_DATA_ROOT``), ``"kaggle"`` (found below ``/kaggle/input``) or
+        ``"phantom"`` (synthetic).
+    output_root : Path
+        Everything written goes below it: index, caches, checkpoints, figures, predictions.
+    image_size : int
+        Rows and columns the network sees, in pixels.
+    filters, depth : int
+        Width of the U-Net's first level and number of its poolings.
+    batch_size, epochs : int
+    learning_rate : float
+        Adam's, at the start.
+    seed : int
+        For every shuffle; 32 is the report's ``random_state``.
+    """
+
+    profile: str
+    data_root: Path
+    data_source: str
+    output_root: Path
+    image_size: int
+    filters: int
+    depth: int
+    batch_size: int
+    epochs: int
+    learning_rate: float
+    seed: int = 32
+
+    @property
+    def is_synthetic(self) -> bool:
+        """Whether the data is the phantom, so that results are labelled so."""
+        return self.data_source == "phantom"
+
+    @property
+    def data_label(self) -> str:
+        """Words for titles and tables: what the numbers were obtained on."""
+        return "synthetic phantom" if self.is_synthetic else f"slices of {self.data_root.name}"
+
+    def __str__(self) -> str:
+        width = max(len(field.name) for field in fields(self))
+        return "\n".join(f"{f.name:<{width}}  {getattr(self, f.name)}" for f in fields(self))
+
+
+def find_kaggle_data(kaggle_input: Path = KAGGLE_INPUT) -> Path | None:
+    """The folder below ``/kaggle/input`` that holds LiTS slices, at whatever depth, or None.
+
+    A folder counts when it has a file named like ``volume-0_slice_0.jpg`` (or ``.png``); the
+    answer is the mounted data set, the outermost folder that holds all such files.
+    """
+    if not kaggle_input.is_dir():
+        return None
+    found: list[Path] = []
+    for folder, _, names in os.walk(kaggle_input):
+        if any(n.startswith("volume-") and "_slice_" in n for n in names):
+            found.append(Path(folder))
+    return Path(os.path.commonpath(found)) if found else None
+
+
+def load_settings(**overrides: object) -> Settings:
+    """Read ``LITS_PROFILE``, ``LITS_DATA_ROOT`` and ``LITS_OUTPUT_ROOT``.
+
+    Parameters
+    ----------
+    **overrides
+        Any attribute of :class:`Settings`, in place of what the environment or the profile says:
+        ``load_settings(profile="full", epochs=10)``.
+
+    Returns
+    -------
+    Settings
+
+    Raises
+    ------
+    DataError
+        For an unknown profile or attribute, a data root that is not a folder, data and output
+        roots that are one, or the full profile without data; the message names the variable.
+    """
+    unknown = set(overrides) - {field.name for field in fields(Settings)}
+    if unknown:
+        raise DataError(f"unknown settings {sorted(unknown)}: see help(lits_helpers.Settings)")
+    profile = overrides.pop("profile", None) or os.environ.get("LITS_PROFILE") or "tiny"
+    if profile not in PROFILES:
+        raise DataError(f"LITS_PROFILE is {profile!r}: set it to 'tiny' or 'full'")
+
+    default_output = KAGGLE_WORKING if KAGGLE_WORKING.is_dir() else Path("outputs")
+    output_root = Path(
+        overrides.pop("output_root", None) or os.environ.get("LITS_OUTPUT_ROOT") or default_output
+    ).expanduser().resolve()
+
+    named = overrides.pop("data_root", None) or os.environ.get("LITS_DATA_ROOT")
+    if named:
+        data_root, data_source = Path(named).expanduser().resolve(), "folder"
+        if not data_root.is_dir():
+            raise DataError(
+                f"LITS_DATA_ROOT is {named!r}, which is not a folder: set it to the folder that "
+                "holds the slices, or unset it to use the phantom"
+            )
+        if data_root == output_root:
+            raise DataError(
+                f"LITS_DATA_ROOT and LITS_OUTPUT_ROOT are both {data_root}: data is never written "
+                "to, so give outputs a folder of their own"
+            )
+    elif kaggle := find_kaggle_data():
+        data_root, data_source = kaggle, "kaggle"
+    elif profile == "tiny":
+        data_root, data_source = output_root / "phantom", "phantom"
+    else:
+        raise DataError(
+            "the full profile needs real data: set LITS_DATA_ROOT to the folder that holds the "
+            "LiTS slices (data/README.md says where to get them), or LITS_PROFILE=tiny"
+        )
+    chosen = {
+        "data_source": data_source, "data_root": data_root, "output_root": output_root,
+        **PROFILES[profile], **overrides,
+    }
+    return Settings(profile=profile, **chosen)

@@ -1,0 +1,483 @@
+"""Static figures, one family: grey CT, the same mask colours everywhere.
+
+Every function takes arrays or tables and returns a figure that pyplot knows, so a notebook cell
+reads ``plots.class_counts(table)`` and then ``plt.show()``, and the figure appears once. A *case*
+is (image, labels, title): uint8 image, grey (rows, columns) or in the report's three-channel
+coding (rows, columns, 3); labels 0 background, 1 liver, 2 tumour.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
+from matplotlib.colors import to_rgba
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch, Rectangle
+
+from .files import atomic_path
+from .masks import DIAGNOSES, report_target
+from .scoring import dice
+
+Case = tuple[np.ndarray, np.ndarray, str]
+
+# Sky blue and vermillion of Okabe and Ito's colour-blind safe palette
+# (https://jfly.uni-koeln.de/color), far from each other and from grey in every simulated vision.
+LIVER_COLOUR = "#56B4E9"
+TUMOUR_COLOUR = "#D55E00"
+MASK_COLOURS = {"liver": LIVER_COLOUR, "tumour": TUMOUR_COLOUR}
+# At least 63 CIELAB units apart under normal vision, protanopia, deuteranopia and tritanopia.
+ERROR_COLOURS = {"found": "#117733", "missed": "#F0E442", "false positive": "#B300B3"}
+TRAINING_COLOUR, VALIDATION_COLOUR = "#0072B2", "#E69F00"  # of the same palette
+
+DIAGNOSIS_COLOURS = dict(zip(DIAGNOSES, ("#BBBBBB", LIVER_COLOUR, TUMOUR_COLOUR), strict=True))
+SPLITS = ("train", "validation", "test")
+REPORT_COUNTS = (19_777, 6_948, 2_631)  # the report's figure 6
+REPORT_TUMOUR_BAND = (55, 75)  # grey levels that mean a tumour to it
+CT_WINDOW = "CT window \N{MINUS SIGN}40 to 160 HU"  # the green channel's
+METRIC_TITLES = {
+    "loss": "Loss",
+    "dice_coef": "Dice, mean of batches",
+    "iou": "IoU, mean of batches",
+    "pooled_dice": "Dice, pooled over pixels",
+    "pooled_iou": "IoU, pooled over pixels",
+}
+
+# As a decorator this sets the style for one call and leaves the reader's rcParams alone.
+styled = plt.rc_context({
+    "font.size": 9,
+    "axes.titlesize": 9.5,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "figure.titlesize": 11,
+    "figure.constrained_layout.use": True,
+    "legend.frameon": False,
+})
+
+
+def show_ct(axes: Axes, image: np.ndarray, *, channel: int = 1) -> None:
+    """Draw one slice in grey; of three channels the green one, -40 to 160 HU, unless told.
+
+    Raises
+    ------
+    ValueError
+        If the image is not uint8: its grey levels would not be comparable between figures.
+    """
+    if image.dtype != np.uint8:
+        raise ValueError(f"images are shown as uint8 0..255, got {image.dtype}: rescale it first")
+    grey = image if image.ndim == 2 else image[..., channel]
+    axes.imshow(grey, cmap="gray", vmin=0, vmax=255, aspect="equal")
+
+
+def outline(mask: np.ndarray) -> np.ndarray:
+    """The edges between a mask's pixels and the others, in image coordinates.
+
+    Parameters
+    ----------
+    mask : bool array (rows, columns)
+
+    Returns
+    -------
+    float array (edges, 2, 2)
+        Both ends (x, y) of each pixel edge; integers are pixel centres, so edges lie on halves.
+        The picture's border closes a mask that touches it; an empty mask has no edges.
+    """
+    padded = np.pad(np.asarray(mask, bool), 1)
+    rows, columns = np.nonzero(padded[1:] != padded[:-1])
+    level = np.stack([columns - 1.5, rows - 0.5, columns - 0.5, rows - 0.5], axis=1)
+    rows, columns = np.nonzero(padded[:, 1:] != padded[:, :-1])
+    upright = np.stack([columns - 0.5, rows - 1.5, columns - 0.5, rows - 0.5], axis=1)
+    return np.concatenate([level, upright]).reshape(-1, 2, 2)
+
+
+def draw_outline(axes: Axes, mask: np.ndarray, colour: str) -> LineCollection:
+    """Draw a mask's boundary along its pixel edges: one pixel shows, and none is no error."""
+    lines = LineCollection(outline(mask), colors=colour, linewidths=1.3, capstyle="projecting")
+    return axes.add_collection(lines, autolim=False)  # the picture, not the mask, sets the limits
+
+
+def outlined(axes: Axes, image: np.ndarray, labels: np.ndarray | None, *, channel: int = 1) -> None:
+    """Draw one slice and the outlines of its liver (tumours included) and tumour, if labelled."""
+    show_ct(axes, image, channel=channel)
+    if labels is not None:
+        draw_outline(axes, labels >= 1, LIVER_COLOUR)
+        draw_outline(axes, labels == 2, TUMOUR_COLOUR)
+
+
+def error_map(truth: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+    """Colour the pixels of two bool masks (rows, columns) by :data:`ERROR_COLOURS`.
+
+    Returns
+    -------
+    float array (rows, columns, 4)
+        RGBA in 0..1; transparent where both masks are False.
+    """
+    colours = np.zeros((*truth.shape, 4))
+    kinds = (truth & predicted, truth & ~predicted, ~truth & predicted)
+    for pixels, colour in zip(kinds, ERROR_COLOURS.values(), strict=True):
+        colours[pixels] = to_rgba(colour)
+    return colours
+
+
+def dice_words(truth: np.ndarray, predicted: np.ndarray) -> str:
+    """Dice of two bool masks, in words because two empty ones have none."""
+    value = dice(truth, predicted)
+    return "no Dice (both empty)" if np.isnan(value) else f"Dice {value:.2f}"
+
+
+def _panels(
+    lines: int, columns: int, *, size: tuple[float, float], pictures: bool = False, **shared: bool
+) -> tuple[Figure, np.ndarray]:
+    """A figure and its array of axes; those for pictures are bare."""
+    figure, axes = plt.subplots(lines, columns, figsize=size, squeeze=False, **shared)
+    for panel in axes.flat:
+        panel.tick_params(labelsize=8)  # ticks are made when drawn, outside the style
+        if pictures:
+            panel.set(xticks=[], yticks=[])
+            panel.spines[:].set_visible(False)
+    return figure, axes
+
+
+def draw_legend(
+    figure: Figure, colours: dict[str, str], *more: Artist, image: np.ndarray | None = None
+) -> None:
+    """Explain the colours below a figure and, if an image's coding tells it, the window."""
+    handles = [Line2D([], [], color=colour, lw=3, label=name) for name, colour in colours.items()]
+    handles += more
+    window = CT_WINDOW if image is not None and image.ndim == 3 else None
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), title=window)
+
+
+def _case_grid(rows: Sequence[Sequence[tuple]], title: str) -> Figure:
+    """Rows of cases with outlines, or without where the labels are None."""
+    side = min(10 / len(rows[0]), 3.3)
+    size = (side * len(rows[0]), (side + 0.2) * len(rows) + 0.8)
+    figure, axes = _panels(len(rows), len(rows[0]), size=size, pictures=True)
+    for line, row in zip(axes, rows, strict=True):
+        for panel, (image, labels, words) in zip(line, row, strict=True):
+            outlined(panel, image, labels)
+            panel.set_title(words)
+    draw_legend(figure, MASK_COLOURS, image=rows[0][0][0])
+    figure.suptitle(title)
+    return figure
+
+
+@styled
+def example_slices(cases: Sequence[Case]) -> Figure:
+    """CT above the same CT with outlined masks, one column a case; three to five are readable."""
+    above = [(image, None, title) for image, _, title in cases]
+    below = [(image, labels, "") for image, labels, _ in cases]
+    return _case_grid([above, below], "CT slices, and below with outlined masks")
+
+
+@styled
+def augmentation_preview(rows: Sequence[Sequence[Case]]) -> Figure:
+    """Slices and their transformed versions: one row a slice, the original first."""
+    return _case_grid(rows, "Augmentation moves image and mask together")
+
+
+@styled
+def class_counts(table: pd.DataFrame) -> Figure:
+    """Slices of each diagnosis: counted, by the report's rule if it differs, and published.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Slice table with ``diagnosis`` and ``report_diagnosis`` (0 empty, 1 liver only, 2 liver
+        and tumour).
+
+    References
+    ----------
+    Figure 6 of the report.
+    """
+    def counted(column: str) -> tuple[int, ...]:
+        return tuple(int((table[column] == diagnosis).sum()) for diagnosis in range(3))
+
+    counts = {"Counted from the masks": counted("diagnosis")}
+    if not (table["diagnosis"] == table["report_diagnosis"]).all():
+        counts["Same slices, by the report's rule"] = counted("report_diagnosis")
+    counts["Published in the report"] = REPORT_COUNTS
+
+    figure, axes = _panels(1, len(counts), size=(10 / 3 * len(counts), 3.2))
+    for panel, (title, numbers) in zip(axes.flat, counts.items(), strict=True):
+        bars = panel.bar(list(DIAGNOSIS_COLOURS), numbers, color=DIAGNOSIS_COLOURS.values())
+        total = sum(numbers)
+        panel.bar_label(bars, [f"{n:,}\n({n / max(total, 1):.0%})" for n in numbers], padding=2)
+        panel.set(title=f"{title}\n({total:,} slices)", ylim=(0, 1.25 * max(*numbers, 1)))
+        panel.yaxis.set_major_formatter("{x:,.0f}")
+    axes[0, 0].set_ylabel("slices")
+    figure.suptitle("Slices of each diagnosis")
+    return figure
+
+
+@styled
+def mask_conversion(cases: Sequence[Case]) -> Figure:
+    """From stored mask to labels: its colours, its grey levels, the report's target, decoded.
+
+    Parameters
+    ----------
+    cases : sequence of (coded mask, labels, title)
+        Coded: uint8 (rows, columns, 3) RGB or (rows, columns). Labels: what it means.
+
+    References
+    ----------
+    Figure 7 of the report.
+    """
+    figure, axes = _panels(len(cases), 4, size=(10, 2.4 * len(cases) + 0.9), pictures=True)
+    names = ("Mask as stored", "Its grey levels", "Report's target", "Decoded labels")
+    colours = np.array([to_rgba(colour) for colour in ("black", LIVER_COLOUR, TUMOUR_COLOUR)])
+    for panel, name in zip(axes[0], names, strict=True):
+        panel.set_title(name)
+    for line, (coded, labels, title) in zip(axes, cases, strict=True):
+        grey = coded if coded.ndim == 2 else cv2.cvtColor(coded, cv2.COLOR_RGB2GRAY)
+        limits = dict(vmin=min(50, grey.min()), vmax=max(90, grey.max()))
+        line[0].imshow(coded, cmap="gray", vmin=0, vmax=255)
+        levels = line[1].imshow(grey, cmap="cividis", **limits)
+        line[2].imshow(report_target(grey), cmap="gray", vmin=0, vmax=1)
+        line[3].imshow(colours[labels], interpolation="nearest")
+        line[0].set_ylabel(title)
+        scale = figure.colorbar(levels, ax=line[1]).ax
+        scale.tick_params(labelsize=8)
+        band = scale.axhspan(*REPORT_TUMOUR_BAND, fill=False, hatch="////", edgecolor="white", lw=0)
+        target = scale.axhline(0.30 * 255, color="black", lw=2)
+    target = Line2D([], [], color=target.get_color(), lw=2, label="target above 0.30 of 255")
+    band = Patch(facecolor="grey", edgecolor="white", hatch=band.get_hatch(),
+                 label="levels 55 to 75, which mean a tumour to the report")
+    draw_legend(figure, MASK_COLOURS, target, band)
+    figure.suptitle("What a stored mask says")
+    return figure
+
+
+@styled
+def split_overview(table: pd.DataFrame) -> Figure:
+    """Slices of each volume by diagnosis: one row a volume, one panel a side of the split.
+
+    A volume on more than one side has bars in several panels and its number in bold, and the
+    title counts it.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Slice table with ``volume``, ``diagnosis`` and ``split``.
+    """
+    counts = pd.crosstab([table["split"], table["volume"]], table["diagnosis"])
+    sides = table.groupby("volume")["split"].unique()
+    order = sorted(sides.index, key=lambda v: (min(SPLITS.index(side) for side in sides[v]), v))
+    leaking = [volume for volume in order if len(sides[volume]) > 1]
+
+    height = float(np.clip(0.18 * len(order) + 1.5, 2.8, 14))
+    figure, axes = _panels(1, 3, size=(10, height), sharex=True, sharey=True)
+    for panel, split in zip(axes.flat, SPLITS, strict=True):
+        here = counts[counts.index.get_level_values("split") == split].droplevel("split")
+        here = here.reindex(index=order, columns=range(3), fill_value=0).to_numpy()
+        starts = here.cumsum(axis=1) - here
+        for lengths, left, colour in zip(here.T, starts.T, DIAGNOSIS_COLOURS.values(), strict=True):
+            panel.barh(range(len(order)), lengths, left=left, color=colour)
+        volumes = np.count_nonzero(here.sum(axis=1))
+        panel.set(title=f"{split} (volumes: {volumes}, slices: {here.sum():,})", xlabel="slices")
+        panel.grid(axis="y", linewidth=0.3)
+        panel.set_axisbelow(True)
+    axes[0, 0].set(ylabel="volume", ylim=(len(order) - 0.4, -0.6))  # the first on top
+    axes[0, 0].set_yticks(range(len(order)), order, fontsize=min(8, 50 * height / len(order)))
+    for label, volume in zip(axes[0, 0].get_yticklabels(), order, strict=True):
+        label.set_fontweight("bold" if volume in leaking else "normal")
+    draw_legend(figure, DIAGNOSIS_COLOURS)
+    verdict = f"{len(leaking)} on more than one side: leaks" if leaking else "none on two sides"
+    figure.suptitle(f"Split of {len(order)} volumes, {verdict}")
+    return figure
+
+
+@styled
+def training_curves(history: pd.DataFrame, *, monitor: str = "val_loss") -> Figure:
+    """Training and validation in one panel a metric, with the best epoch marked.
+
+    Parameters
+    ----------
+    history : DataFrame
+        ``epoch`` and metrics, each with or without its ``val_`` partner; not drawn: ``seconds``.
+    monitor : str
+        Column that chooses the best epoch: lowest if it is a loss, otherwise highest. A history
+        without it gets no mark.
+
+    References
+    ----------
+    Figure 8 of the report.
+    """
+    metrics = [c for c in history if c not in ("epoch", "seconds") and not c.startswith("val_")]
+    columns = min(len(metrics), 3)
+    lines = -(-len(metrics) // columns)
+    figure, axes = _panels(lines, columns, size=(10 / 3 * columns, 2.4 * lines + 0.8))
+    for unused in axes.flat[len(metrics):]:
+        unused.remove()
+    curves = (("", TRAINING_COLOUR, "training"), ("val_", VALIDATION_COLOUR, "validation"))
+    for panel, metric in zip(axes.flat, metrics):
+        for prefix, colour, name in curves:
+            if prefix + metric in history:
+                values = history[prefix + metric]
+                panel.plot(history["epoch"], values, ".-", color=colour, label=name)
+        if monitor in history:
+            sign = -1 if monitor.endswith("loss") else 1
+            best = history["epoch"][(sign * history[monitor]).idxmax()]
+            panel.axvline(best, color="grey", ls=":", label=f"best {monitor}: epoch {best}")
+        panel.set(title=METRIC_TITLES.get(metric, metric.replace("_", " ")), xlabel="epoch")
+        panel.xaxis.get_major_locator().set_params(integer=True)
+        if metric == "learning_rate":
+            panel.set_yscale("log")
+    handles, _ = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles=handles, loc="outside lower center", ncols=3)
+    figure.suptitle("Training")
+    return figure
+
+
+def _zoom(mask: np.ndarray) -> tuple[float, float, float]:
+    """Left, top and side of a square around a mask, a quarter of the picture at least."""
+    size = min(mask.shape)
+    if not mask.any():
+        return -0.5, -0.5, size
+    ends = [(where.min(), where.max()) for where in np.nonzero(mask)]
+    side = min(max(size / 4, *(1.5 * (last - first + 1) for first, last in ends)), size)
+    top, left = (
+        float(np.clip((first + last - side) / 2, -0.5, length - 0.5 - side))
+        for (first, last), length in zip(ends, mask.shape, strict=True)
+    )
+    return left, top, side
+
+
+@styled
+def predictions(
+    cases: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray, str]],
+    *,
+    target: str = "tumour",
+    threshold: float = 0.5,
+) -> Figure:
+    """CT, truth, prediction, probability and errors, one row a slice.
+
+    The frame in the whole CT is what the other four panels enlarge.
+
+    Parameters
+    ----------
+    cases : sequence of (image, truth, probability, title)
+        Truth: bool, or 0 and 1 (rows, columns). Probability: float in 0..1, same shape. The title
+        stands at the left ("best: volume 3, slice 40"), and the slice's Dice below it.
+    target : str
+        ``"tumour"`` or ``"liver"``: what truth and probability are about.
+    threshold : float
+        Probabilities above it are the prediction.
+
+    Raises
+    ------
+    ValueError
+        If a truth holds labels, or its shape is not the probability's.
+
+    References
+    ----------
+    Figure 9 of the report.
+    """
+    figure, axes = _panels(len(cases), 5, size=(10, 2.0 * len(cases) + 1.1), pictures=True)
+    names = ("CT", "Truth", "Prediction", "Probability", "Errors")
+    for panel, name in zip(axes[0], names, strict=True):
+        panel.set_title(name)
+    for line, (image, truth, probability, title) in zip(axes, cases, strict=True):
+        predicted = probability > threshold
+        line[0].set_ylabel(f"{title}\n{dice_words(truth, predicted)}")
+        truth = truth == 1
+        for panel in line[[0, 1, 2, 4]]:
+            show_ct(panel, image)
+        draw_outline(line[1], truth, MASK_COLOURS[target])
+        draw_outline(line[2], predicted, MASK_COLOURS[target])
+        heat = line[3].imshow(probability, cmap="inferno", vmin=0, vmax=1)
+        line[4].imshow(error_map(truth, predicted), interpolation="nearest")
+        left, top, side = _zoom(truth | predicted)
+        line[0].add_patch(Rectangle((left, top), side, side, fill=False, edgecolor="white"))
+        for panel in line[1:]:
+            panel.set(xlim=(left, left + side), ylim=(top + side, top))
+    scale = figure.colorbar(heat, ax=axes[:, 3].tolist(), location="bottom", shrink=0.9, pad=0.02)
+    scale.ax.tick_params(labelsize=8)
+    draw_legend(figure, {target: MASK_COLOURS[target], **ERROR_COLOURS}, image=cases[0][0])
+    figure.suptitle(f"Predicted {target} (probability above {threshold:g}) beside the truth")
+    return figure
+
+
+@styled
+def confusion_matrix(matrix: pd.DataFrame) -> Figure:
+    """Counts and their shares of the row, truth in rows and predictions in columns.
+
+    Parameters
+    ----------
+    matrix : DataFrame of counts
+        Index and columns name the classes; the names of both say the unit ("true slices").
+    """
+    counts = matrix.to_numpy()
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    figure, axes = _panels(1, 1, size=(4.2, 3.8))
+    panel = axes[0, 0]
+    panel.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    for (row, column), share in np.ndenumerate(shares):
+        words = f"{counts[row, column]:,}\n({share:.1%})"
+        colour = "white" if share > 0.6 else "black"
+        panel.text(column, row, words, ha="center", va="center", color=colour, fontsize=11)
+    panel.set_xticks(range(len(matrix.columns)), matrix.columns)
+    panel.set_yticks(range(len(matrix.index)), matrix.index, rotation=90, va="center")
+    panel.spines[:].set_visible(False)
+    panel.set(xlabel=matrix.columns.name or "predicted", ylabel=matrix.index.name or "truth")
+    figure.suptitle("Confusion matrix: count (share of the row)")
+    return figure
+
+
+@styled
+def dice_distribution(slices: pd.DataFrame, patients: pd.DataFrame) -> Figure:
+    """Dice of each slice and each patient with medians, and the patients' against tumour size.
+
+    Parameters
+    ----------
+    slices, patients : DataFrame
+        From :func:`lits_helpers.scoring.slice_scores` and ``patient_scores``. Their ``dice`` is
+        NaN where truth and prediction are empty: left out, and counted in the label.
+        ``truth_pixels`` is the size; a patient without a tumour is not in the right panel.
+    """
+    figure, axes = _panels(1, 2, size=(10, 3.8), sharey=True)
+    strips, by_size = axes[0]
+    labels = []
+    for place, (unit, table) in enumerate({"slices": slices, "patients": patients}.items()):
+        kept = table["dice"].dropna()
+        labels.append(f"{len(kept):,} {unit}\n{len(table) - len(kept):,} left out (both empty)")
+        # Sideways scatter keeps equal values apart; it means nothing, so its seed is fixed.
+        scatter = np.random.default_rng(0).uniform(-0.25, 0.25, len(kept))
+        strips.plot(place + scatter, kept, "o", color=TRAINING_COLOUR, alpha=0.5, markersize=4)
+        if len(kept):
+            strips.hlines(kept.median(), place - 0.35, place + 0.35, color="black", linewidth=2)
+            labels[-1] += f"\nmedian {kept.median():.2f}"
+    strips.set_xticks((0, 1), labels)
+    strips.set(title="Per slice, and per patient", ylabel="Dice")
+    strips.set(xlim=(-0.5, 1.5), ylim=(-0.03, 1.03))
+    with_tumour = patients[patients["truth_pixels"] > 0]
+    sizes = with_tumour["truth_pixels"]
+    by_size.plot(sizes, with_tumour["dice"], "o", color=TRAINING_COLOUR, alpha=0.7)
+    by_size.set(title="Per patient with a tumour, by its size", xlabel="true tumour pixels")
+    by_size.set_xscale("log")
+    for panel in axes[0]:
+        panel.grid(axis="y", linewidth=0.3)
+    figure.suptitle("Distribution of Dice")
+    return figure
+
+
+def save_figure(figure: Figure, path: str | os.PathLike) -> Path:
+    """Write a figure as PNG at 150 dpi, atomically, and return its path.
+
+    Raises
+    ------
+    DataError
+        If the folder cannot be written or the disk is full.
+    """
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=150)
+    return Path(path)

@@ -1,0 +1,135 @@
+"""The figures of :mod:`lits_helpers.plots`, interactive.
+
+Each function returns an ``ipywidgets.interactive``, the last line of its cell. Nothing depends on
+one: stored widgets do not render on GitHub, so the static figure stands beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+from ipywidgets import Checkbox, Dropdown, FloatSlider, IntSlider, ValueWidget, interactive
+from matplotlib.axes import Axes
+
+from . import plots
+
+# What the report's three channels show, and which they are.
+WINDOWS = {
+    "\N{MINUS SIGN}40 to 160 HU (green)": 1,
+    "\N{MINUS SIGN}45 to 105 HU (red)": 0,
+    "histogram-equalised (blue)": 2,
+}
+
+
+@plots.styled
+def _interactive(
+    draw: Callable[..., str], colours: dict[str, str], **controls: ValueWidget
+) -> interactive:
+    """Controls above one picture; ``draw(axes, **values)`` fills it and returns its title."""
+    figure, axes = plt.subplots(figsize=(4.2, 4.7))
+    plots.draw_legend(figure, colours)
+    plt.close(figure)  # or the notebook would show it once more, outside the widget
+
+    def redraw(**values):
+        axes.clear()
+        axes.set_title(draw(axes, **values), fontsize=10)
+        axes.set_axis_off()
+        return figure
+
+    for control in controls.values():
+        control.style.description_width = "110px"
+    return interactive(redraw, {"auto_display": True}, **controls)
+
+
+def browse_slices(
+    images: Sequence[np.ndarray], labels: Sequence[np.ndarray], titles: Sequence[str]
+) -> interactive:
+    """Go through slices, with or without outlines, in each of the report's channels.
+
+    Parameters
+    ----------
+    images : sequence of uint8 arrays (rows, columns, 3)
+    labels : sequence of uint8 arrays (rows, columns)
+        0 background, 1 liver, 2 tumour.
+    titles : sequence of str
+    """
+    def draw(axes: Axes, number: int, outlines: bool, channel: int) -> str:
+        plots.outlined(axes, images[number], labels[number] if outlines else None, channel=channel)
+        return titles[number]
+
+    return _interactive(
+        draw,
+        plots.MASK_COLOURS,
+        number=IntSlider(0, 0, len(images) - 1, description="slice"),
+        outlines=Checkbox(True, description="outlines"),
+        channel=Dropdown(options=WINDOWS, description="window"),
+    )
+
+
+def augmentation_playground(
+    image: np.ndarray,
+    labels: np.ndarray,
+    transform: Callable[..., tuple[np.ndarray, np.ndarray]],
+) -> interactive:
+    """Try transformations of one slice; the outlines must follow the picture.
+
+    Parameters
+    ----------
+    image : uint8 array (rows, columns) or (rows, columns, 3)
+    labels : uint8 array (rows, columns)
+        0 background, 1 liver, 2 tumour.
+    transform : callable
+        ``transform(image, labels, **values)`` gives the new image and labels. The values are
+        ``rotation`` and ``shear`` in degrees, ``shift_rows`` and ``shift_columns`` as parts of the
+        picture, ``zoom`` as a factor, ``flip_horizontal`` and ``flip_vertical`` as bool, and
+        ``elastic`` in pixels.
+    """
+    def draw(axes: Axes, **values) -> str:
+        plots.outlined(axes, *transform(image, labels, **values))
+        return "Transformed slice"
+
+    return _interactive(
+        draw,
+        plots.MASK_COLOURS,
+        rotation=FloatSlider(0, min=-45, max=45, step=1, description="rotation (°)"),
+        shift_rows=FloatSlider(0, min=-0.3, max=0.3, step=0.01, description="shift down"),
+        shift_columns=FloatSlider(0, min=-0.3, max=0.3, step=0.01, description="shift right"),
+        shear=FloatSlider(0, min=-30, max=30, step=1, description="shear (°)"),
+        zoom=FloatSlider(1, min=0.5, max=2, step=0.05, description="zoom"),
+        flip_horizontal=Checkbox(False, description="flip left and right"),
+        flip_vertical=Checkbox(False, description="flip up and down"),
+        elastic=FloatSlider(0, min=0, max=20, step=0.5, description="elastic (pixels)"),
+    )
+
+
+def threshold_explorer(
+    image: np.ndarray, truth: np.ndarray, probability: np.ndarray
+) -> interactive:
+    """Move the threshold, and see what it finds, misses and adds.
+
+    Parameters
+    ----------
+    image : uint8 array (rows, columns) or (rows, columns, 3)
+    truth : bool array (rows, columns)
+    probability : float array (rows, columns)
+        In 0..1; values above the threshold are predicted.
+    """
+    truth = np.asarray(truth, bool)
+
+    def draw(axes: Axes, threshold: float) -> str:
+        predicted = probability > threshold
+        plots.show_ct(axes, image)
+        axes.imshow(plots.error_map(truth, predicted), interpolation="nearest")
+        missed, added = np.count_nonzero(truth & ~predicted), np.count_nonzero(predicted & ~truth)
+        return (
+            f"Threshold {threshold:.2f}: {plots.dice_words(truth, predicted)}\n"
+            f"{missed:,} pixels missed, {added:,} false positive"
+        )
+
+    return _interactive(
+        draw,
+        plots.ERROR_COLOURS,
+        threshold=FloatSlider(0.5, min=0, max=1, step=0.01, description="threshold"),
+    )

@@ -1,0 +1,430 @@
+import subprocess
+import sys
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.colors import to_rgb, to_rgba
+
+from lits_helpers import plots
+
+BLANK = np.zeros((16, 16, 3), np.uint8)
+
+
+@pytest.fixture(autouse=True)
+def closed_figures():
+    yield
+    plt.close("all")
+
+
+def texts(figure):
+    """Every word of a figure, after drawing it (which must work too)."""
+    figure.canvas.draw()
+    found = figure.findobj(matplotlib.text.Text)
+    return [text.get_text() for text in found if text.get_text()]
+
+
+def legend_texts(figure):
+    return [text.get_text() for text in figure.legends[0].get_texts()]
+
+
+def labels_with(liver=(), tumour=(), shape=(16, 16)):
+    labels = np.zeros(shape, np.uint8)
+    for rows, columns in liver:
+        labels[rows, columns] = 1
+    for rows, columns in tumour:
+        labels[rows, columns] = 2
+    return labels
+
+
+LIVER_AND_TUMOUR = labels_with(liver=[(slice(2, 12), slice(1, 9))], tumour=[(slice(4, 7), slice(3, 5))])
+
+
+def table_of(diagnoses, **columns):
+    return pd.DataFrame({"diagnosis": diagnoses, "report_diagnosis": diagnoses, **columns})
+
+
+# --- drawing ----------------------------------------------------------------------------------
+
+
+def test_the_outline_of_one_pixel_is_its_four_edges():
+    mask = np.zeros((5, 7), bool)
+    mask[3, 2] = True
+    edges = {frozenset(map(tuple, edge)) for edge in plots.outline(mask).tolist()}
+    left, right, top, bottom = 1.5, 2.5, 2.5, 3.5
+    assert edges == {
+        frozenset({(left, top), (right, top)}),
+        frozenset({(left, bottom), (right, bottom)}),
+        frozenset({(left, top), (left, bottom)}),
+        frozenset({(right, top), (right, bottom)}),
+    }
+
+
+def test_a_mask_that_fills_the_picture_is_outlined_along_its_border():
+    edges = plots.outline(np.ones((3, 5), bool))
+    assert len(edges) == 2 * (3 + 5)
+    assert edges.reshape(-1, 2).min(axis=0).tolist() == [-0.5, -0.5]
+    assert edges.reshape(-1, 2).max(axis=0).tolist() == [4.5, 2.5]
+
+
+def test_a_hole_in_a_mask_is_outlined_too():
+    mask = np.ones((5, 5), bool)
+    mask[2, 2] = False
+    assert len(plots.outline(mask)) == 20 + 4
+
+
+def test_an_empty_mask_has_no_outline():
+    assert plots.outline(np.zeros((4, 4), bool)).shape == (0, 2, 2)
+
+
+def test_the_liver_outline_goes_around_liver_and_tumour_and_the_tumour_has_its_own():
+    _, axes = plt.subplots()
+    plots.outlined(axes, BLANK, LIVER_AND_TUMOUR)
+    liver, tumour = axes.collections
+    assert len(liver.get_segments()) == 2 * (10 + 8)
+    assert len(tumour.get_segments()) == 2 * (3 + 2)
+    assert tuple(liver.get_edgecolor()[0]) == to_rgba(plots.LIVER_COLOUR)
+    assert tuple(tumour.get_edgecolor()[0]) == to_rgba(plots.TUMOUR_COLOUR)
+
+
+def test_an_outline_at_the_border_leaves_the_picture_its_size():
+    _, axes = plt.subplots()
+    plots.outlined(axes, BLANK, np.ones((16, 16), np.uint8))
+    assert axes.get_xlim() == (-0.5, 15.5)
+    assert axes.get_ylim() == (15.5, -0.5)
+
+
+def test_a_slice_is_drawn_in_grey_from_its_green_channel_with_equal_aspect():
+    _, axes = plt.subplots()
+    image = np.dstack([np.full((4, 6), level, np.uint8) for level in (10, 20, 30)])
+    plots.show_ct(axes, image)
+    (shown,) = axes.images
+    assert (shown.get_array() == 20).all()
+    assert (shown.get_cmap().name, *shown.get_clim()) == ("gray", 0, 255)
+    assert axes.get_aspect() == 1
+
+
+def test_an_image_that_is_not_uint8_is_refused_by_its_type():
+    _, axes = plt.subplots()
+    with pytest.raises(ValueError, match="float32"):
+        plots.show_ct(axes, np.zeros((4, 4), np.float32))
+
+
+def test_each_kind_of_error_has_its_colour_and_the_rest_is_transparent():
+    truth = np.array([[True, True], [False, False]])
+    predicted = np.array([[True, False], [True, False]])
+    colours = plots.error_map(truth, predicted)
+    assert tuple(colours[0, 0]) == to_rgba(plots.ERROR_COLOURS["found"])
+    assert tuple(colours[0, 1]) == to_rgba(plots.ERROR_COLOURS["missed"])
+    assert tuple(colours[1, 0]) == to_rgba(plots.ERROR_COLOURS["false positive"])
+    assert colours[1, 1, 3] == 0
+
+
+# Colour vision without one kind of cone: Machado, Oliveira and Fernandes (2009), severity 1.
+VISIONS = {
+    "normal": np.eye(3),
+    "protanopia": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216],
+                   [-0.003882, -0.048116, 1.051998]],
+    "deuteranopia": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413],
+                     [-0.011820, 0.042940, 0.968881]],
+    "tritanopia": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602],
+                   [0.004733, 0.691367, 0.303900]],
+}  # fmt: skip
+
+
+def cielab(colour, vision):
+    red_green_blue = np.array(to_rgb(colour))
+    linear = np.where(
+        red_green_blue <= 0.04045, red_green_blue / 12.92, ((red_green_blue + 0.055) / 1.055) ** 2.4
+    )
+    seen = np.clip(np.array(VISIONS[vision]) @ linear, 0, 1)
+    to_xyz = [[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]]
+    x, y, z = np.cbrt(np.array(to_xyz) @ seen / [0.9505, 1, 1.089])
+    return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
+
+
+@pytest.mark.parametrize("vision", VISIONS)
+@pytest.mark.parametrize(
+    ("colours", "apart"),
+    [(plots.MASK_COLOURS, 80), (plots.ERROR_COLOURS, 60), (plots.DIAGNOSIS_COLOURS, 25)],
+    ids=["masks", "errors", "diagnoses"],
+)
+def test_colours_stay_apart_for_the_colour_blind(colours, apart, vision):
+    seen = [cielab(colour, vision) for colour in colours.values()]
+    distances = [np.linalg.norm(a - b) for i, a in enumerate(seen) for b in seen[:i]]
+    assert min(distances) > apart
+
+
+# --- the family -------------------------------------------------------------------------------
+
+
+def test_a_figure_leaves_the_readers_settings_alone():
+    before = dict(plt.rcParams)
+    plots.class_counts(table_of([0, 1]))
+    assert dict(plt.rcParams) == before
+
+
+def test_pyplot_knows_each_figure_so_that_show_shows_it_once():
+    figure = plots.class_counts(table_of([0, 1, 2]))
+    assert plt.get_fignums() == [figure.number]
+
+
+def test_importing_figures_and_widgets_does_not_import_tensorflow():
+    code = (
+        "import sys, lits_helpers.plots, lits_helpers.widgets;"
+        "print(any(name in sys.modules for name in ('tensorflow', 'keras')))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
+# --- class counts -----------------------------------------------------------------------------
+
+
+def test_bars_are_the_counts_of_the_table_beside_those_of_the_report():
+    figure = plots.class_counts(table_of([0] * 5 + [1] * 3 + [2] * 2))
+    counted, reported = figure.axes
+    assert [bar.get_height() for bar in counted.patches] == [5, 3, 2]
+    assert [bar.get_height() for bar in reported.patches] == [19_777, 6_948, 2_631]
+    assert [text.get_text() for text in counted.texts] == ["5\n(50%)", "3\n(30%)", "2\n(20%)"]
+    assert "19,777\n(67%)" in texts(figure)
+
+
+def test_the_reports_own_rule_gets_a_panel_where_it_differs():
+    table = table_of([0, 1, 1, 2])
+    table["report_diagnosis"] = [0, 2, 2, 2]
+    figure = plots.class_counts(table)
+    assert [bar.get_height() for bar in figure.axes[1].patches] == [1, 0, 3]
+    assert "report's rule" in figure.axes[1].get_title()
+
+
+def test_a_class_without_slices_has_a_bar_of_none():
+    figure = plots.class_counts(table_of([1]))
+    assert [text.get_text() for text in figure.axes[0].texts] == ["0\n(0%)", "1\n(100%)", "0\n(0%)"]
+
+
+# --- slices -----------------------------------------------------------------------------------
+
+
+def test_examples_show_each_slice_bare_above_and_outlined_below():
+    titles = ["empty", "liver only", "liver and tumour"]
+    labels = [labels_with(), np.minimum(LIVER_AND_TUMOUR, 1), LIVER_AND_TUMOUR]
+    figure = plots.example_slices([(BLANK, mask, title) for mask, title in zip(labels, titles)])
+    above, below = figure.axes[:3], figure.axes[3:]
+    assert [axes.get_title() for axes in above] == titles
+    assert [len(axes.collections) for axes in above] == [0, 0, 0]
+    edges = [[len(lines.get_segments()) for lines in axes.collections] for axes in below]
+    assert edges == [[0, 0], [36, 0], [36, 10]]
+    assert legend_texts(figure) == ["liver", "tumour"]
+    assert "CT window −40 to 160 HU" in texts(figure)
+
+
+def test_the_window_is_not_claimed_for_an_image_without_channels():
+    figure = plots.example_slices([(BLANK[..., 0], labels_with(), "grey")])
+    assert not any("HU" in text for text in texts(figure))
+
+
+def test_augmentation_shows_one_row_a_slice_with_outlines_in_every_panel():
+    row = [(BLANK, LIVER_AND_TUMOUR, "original"), (BLANK, LIVER_AND_TUMOUR[:, ::-1], "flipped")]
+    figure = plots.augmentation_preview([row, row, row])
+    assert [axes.get_title() for axes in figure.axes] == ["original", "flipped"] * 3
+    original, flipped = (axes.collections[1].get_segments() for axes in figure.axes[:2])
+    assert min(np.array(original)[..., 0].ravel()) == 2.5  # tumour columns 3 and 4
+    assert min(np.array(flipped)[..., 0].ravel()) == 10.5  # become 11 and 12
+
+
+# --- mask conversion --------------------------------------------------------------------------
+
+
+def test_a_coded_mask_is_shown_as_stored_in_grey_as_target_and_decoded():
+    coded = np.full((16, 16, 3), (76, 51, 0), np.uint8)
+    coded[2:12, 1:9] = (78, 52, 127)
+    coded[4:7, 3:5] = (79, 53, 255)
+    figure = plots.mask_conversion([(coded, LIVER_AND_TUMOUR, "volume 1, slice 2")])
+    stored, grey, target, decoded = (axes.images[0].get_array() for axes in figure.axes[:4])
+    assert (stored == coded).all()
+    assert [int(grey[y, x]) for y, x in ((0, 0), (2, 1), (4, 3))] == [53, 68, 84]
+    assert np.count_nonzero(target) == 6 and target[4:7, 3:5].all()
+    assert tuple(decoded[2, 1]) == to_rgba(plots.LIVER_COLOUR)
+    assert tuple(decoded[4, 3]) == to_rgba(plots.TUMOUR_COLOUR)
+    assert figure.axes[0].get_ylabel() == "volume 1, slice 2"
+    assert legend_texts(figure)[:2] == ["liver", "tumour"]
+
+
+def test_a_mask_stored_in_grey_is_shown_with_its_own_levels():
+    figure = plots.mask_conversion([(LIVER_AND_TUMOUR * 127, LIVER_AND_TUMOUR, "0, 127, 254")])
+    assert (figure.axes[1].images[0].get_array() == LIVER_AND_TUMOUR * 127).all()
+    assert figure.axes[1].images[0].get_clim() == (0, 254)
+
+
+# --- split ------------------------------------------------------------------------------------
+
+
+def split_table(splits):
+    return table_of([0, 1, 1, 2, 1], volume=[3, 3, 3, 3, 7], split=splits)
+
+
+def test_each_side_of_a_split_has_a_bar_for_its_volumes_slices():
+    figure = plots.split_overview(split_table(["train"] * 4 + ["test"]))
+    train, validation, test = figure.axes
+    widths = [[bar.get_width() for bar in axes.patches] for axes in (train, validation, test)]
+    # Bars come by diagnosis, in each for volume 3 and then volume 7.
+    assert widths == [[1, 0, 2, 0, 1, 0], [0] * 6, [0, 0, 0, 1, 0, 0]]
+    assert [bar.get_x() for bar in train.patches[::2]] == [0, 1, 3]
+    assert train.get_title() == "train (volumes: 1, slices: 4)"
+    assert figure.get_suptitle() == "Split of 2 volumes, none on two sides"
+
+
+def test_a_volume_on_two_sides_is_counted_in_the_title_and_bold():
+    figure = plots.split_overview(split_table(["train", "test", "train", "test", "train"]))
+    assert figure.get_suptitle() == "Split of 2 volumes, 1 on more than one side: leaks"
+    weights = {t.get_text(): t.get_fontweight() for t in figure.axes[0].get_yticklabels()}
+    assert weights == {"3": "bold", "7": "normal"}
+
+
+# --- training ---------------------------------------------------------------------------------
+
+
+HISTORY = pd.DataFrame({
+    "epoch": [1, 2, 3],
+    "loss": [0.9, 0.5, 0.3], "val_loss": [0.8, 0.4, 0.6],
+    "pooled_dice": [0.2, 0.5, 0.7], "val_pooled_dice": [0.1, 0.3, 0.4],
+    "learning_rate": [1e-3, 1e-3, 1e-4], "seconds": [9.0, 8.0, 8.0],
+})  # fmt: skip
+
+
+def lines_by_label(axes):
+    return {line.get_label().split(":")[0]: line for line in axes.lines}
+
+
+def test_each_metric_has_a_panel_with_its_training_and_validation_values():
+    figure = plots.training_curves(HISTORY)
+    loss, dice, rate = figure.axes
+    assert [axes.get_title() for axes in figure.axes] == [
+        "Loss", "Dice, pooled over pixels", "learning rate",
+    ]
+    assert lines_by_label(loss)["training"].get_ydata().tolist() == [0.9, 0.5, 0.3]
+    assert lines_by_label(dice)["validation"].get_ydata().tolist() == [0.1, 0.3, 0.4]
+    assert "validation" not in lines_by_label(rate)
+
+
+@pytest.mark.parametrize(("monitor", "best"), [("val_loss", 2), ("val_pooled_dice", 3)])
+def test_the_best_epoch_is_that_of_the_lowest_loss_or_the_highest_score(monitor, best):
+    figure = plots.training_curves(HISTORY, monitor=monitor)
+    assert legend_texts(figure) == ["training", "validation", f"best {monitor}: epoch {best}"]
+    assert figure.axes[1].lines[-1].get_xdata() == [best, best]
+
+
+def test_a_history_of_one_epoch_without_validation_is_drawn_unmarked():
+    figure = plots.training_curves(HISTORY[["epoch", "loss"]].head(1))
+    assert legend_texts(figure) == ["training"]
+    assert figure.axes[0].lines[0].get_marker() == "."  # one point has no line to see
+
+
+# --- predictions ------------------------------------------------------------------------------
+
+
+TRUTH = np.zeros((40, 40), bool)
+TRUTH[10:12, 20] = True
+PROBABILITY = np.zeros((40, 40))
+PROBABILITY[11:13, 20] = 0.4
+CT = np.zeros((40, 40, 3), np.uint8)
+
+
+def test_predictions_show_truth_prediction_probability_and_errors_with_dice_in_the_title():
+    figure = plots.predictions([(CT, TRUTH, PROBABILITY, "best: volume 3, slice 40")], threshold=0.3)
+    ct, truth, predicted, probability, errors, scale = figure.axes
+    assert ct.get_ylabel() == "best: volume 3, slice 40\nDice 0.50"
+    assert len(truth.collections[0].get_segments()) == 6
+    assert len(predicted.collections[0].get_segments()) == 6
+    assert probability.images[0].get_clim() == (0, 1)
+    colours = errors.images[1].get_array()
+    for row, kind in ((10, "missed"), (11, "found"), (12, "false positive")):
+        assert tuple(colours[row, 20]) == to_rgba(plots.ERROR_COLOURS[kind])
+    assert legend_texts(figure) == ["tumour", "found", "missed", "false positive"]
+    assert scale.get_xlim() == (0, 1)
+
+
+def test_the_enlarged_square_holds_truth_and_prediction_and_is_framed_in_the_ct():
+    figure = plots.predictions([(CT, TRUTH, PROBABILITY, "")], threshold=0.3)
+    (frame,) = figure.axes[0].patches
+    left, right = figure.axes[4].get_xlim()
+    bottom, top = figure.axes[4].get_ylim()
+    assert (frame.get_x(), frame.get_y()) == (left, top)
+    assert right - left == bottom - top == 10  # a quarter of 40 pixels, at least
+    assert left < 19.5 and right > 20.5 and top < 9.5 and bottom > 12.5
+
+
+@pytest.mark.parametrize("corner", [(0, 0), (39, 39)])
+def test_the_enlarged_square_stays_inside_the_picture(corner):
+    truth = np.zeros((40, 40), bool)
+    truth[corner] = True
+    figure = plots.predictions([(CT, truth, np.zeros((40, 40)), "")])
+    (left, right), (bottom, top) = figure.axes[1].get_xlim(), figure.axes[1].get_ylim()
+    assert -0.5 <= left and right <= 39.5 and -0.5 <= top and bottom <= 39.5
+    assert left <= corner[1] <= right and top <= corner[0] <= bottom
+
+
+def test_a_slice_with_both_masks_empty_is_shown_whole_and_has_no_dice():
+    nothing = np.zeros((40, 40), bool)
+    figure = plots.predictions([(CT, nothing, nothing * 1.0, "empty")])
+    assert figure.axes[0].get_ylabel() == "empty\nno Dice (both empty)"
+    assert figure.axes[4].get_xlim() == (-0.5, 39.5)
+    figure.canvas.draw()
+
+
+def test_labels_in_place_of_a_truth_mask_are_refused():
+    with pytest.raises(ValueError, match="2"):
+        plots.predictions([(BLANK, LIVER_AND_TUMOUR, np.zeros((16, 16)), "")])
+
+
+def test_a_liver_prediction_is_outlined_and_named_as_liver():
+    figure = plots.predictions([(CT, TRUTH, PROBABILITY, "")], target="liver")
+    assert legend_texts(figure)[0] == "liver"
+    assert tuple(figure.axes[1].collections[0].get_edgecolor()[0]) == to_rgba(plots.LIVER_COLOUR)
+
+
+# --- scores -----------------------------------------------------------------------------------
+
+
+def test_the_confusion_matrix_prints_counts_and_shares_of_the_row():
+    names = ["tumour", "no tumour"]
+    matrix = pd.DataFrame([[3, 1], [0, 0]], pd.Index(names, name="true slices"), names)
+    (axes,) = plots.confusion_matrix(matrix).axes
+    printed = {text.get_position(): text.get_text() for text in axes.texts}
+    assert printed == {
+        (0, 0): "3\n(75.0%)", (1, 0): "1\n(25.0%)", (0, 1): "0\n(0.0%)", (1, 1): "0\n(0.0%)",
+    }
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("predicted", "true slices")
+    assert [label.get_text() for label in axes.get_yticklabels()] == names
+
+
+def test_dice_is_shown_by_slice_and_patient_and_undefined_ones_are_counted():
+    slices = pd.DataFrame({"dice": [0.2, 0.4, 0.9, np.nan, np.nan]})
+    patients = pd.DataFrame({"dice": [0.5, 0.7, 0.0, np.nan], "truth_pixels": [10, 1000, 0, 0]})
+    strips, by_size = plots.dice_distribution(slices, patients).axes
+    assert [label.get_text() for label in strips.get_xticklabels()] == [
+        "3 slices\n2 left out (both empty)\nmedian 0.40",
+        "3 patients\n1 left out (both empty)\nmedian 0.50",
+    ]
+    assert [dots.get_ydata().tolist() for dots in strips.lines] == [[0.2, 0.4, 0.9], [0.5, 0.7, 0]]
+    (dots,) = by_size.lines
+    assert dots.get_xydata().tolist() == [[10, 0.5], [1000, 0.7]]
+
+
+def test_dice_that_is_undefined_everywhere_is_drawn_without_a_median():
+    nothing = pd.DataFrame({"dice": [np.nan], "truth_pixels": [0]})
+    figure = plots.dice_distribution(nothing, nothing)
+    assert "0 slices\n1 left out (both empty)" in texts(figure)
+
+
+def test_a_figure_is_saved_as_png_at_150_dots_an_inch(tmp_path):
+    figure = plots.confusion_matrix(pd.DataFrame([[1, 0], [0, 1]]))
+    path = plots.save_figure(figure, tmp_path / "figures" / "confusion.png")
+    assert plt.imread(path).shape[:2] == (570, 630)  # 4.2 x 3.8 inches
+    assert [file.name for file in path.parent.iterdir()] == ["confusion.png"]

@@ -328,7 +328,8 @@ def training_curves(history: pd.DataFrame, *, monitor: str = "val_loss") -> Figu
             sign = -1 if monitor.endswith("loss") else 1
             best = history["epoch"][(sign * history[monitor]).idxmax()]
             panel.axvline(best, color="grey", ls=":", label=f"best {monitor}: epoch {best}")
-        panel.set(title=METRIC_TITLES.get(metric, metric.replace("_", " ")), xlabel="epoch")
+        title = METRIC_TITLES.get(metric, metric.replace("_", " ").capitalize())
+        panel.set(title=title, xlabel="epoch")
         panel.xaxis.get_major_locator().set_params(integer=True)
         if metric == "learning_rate":
             panel.set_yscale("log")

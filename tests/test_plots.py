@@ -306,7 +306,7 @@ def test_each_metric_has_a_panel_with_its_training_and_validation_values():
     figure = plots.training_curves(HISTORY)
     loss, dice, rate = figure.axes
     assert [axes.get_title() for axes in figure.axes] == [
-        "Loss", "Dice, pooled over pixels", "learning rate",
+        "Loss", "Dice, pooled over pixels", "Learning rate",
     ]
     assert lines_by_label(loss)["training"].get_ydata().tolist() == [0.9, 0.5, 0.3]
     assert lines_by_label(dice)["validation"].get_ydata().tolist() == [0.1, 0.3, 0.4]

@@ -1,0 +1,379 @@
+"""From the slice table to shuffled, augmented, batched training data.
+
+Every file is decoded once, into a cache on disk that is mapped into memory: bytes, not floats.
+An epoch after the first costs one affine warp a sample, and the machine's threads share that.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+import pandas as pd
+from tqdm.auto import tqdm
+
+from .files import DataError, fingerprint, require_free_space
+from .masks import LIVER, TUMOUR, read_labels
+from .volumes import read_image
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+
+@dataclass(frozen=True)
+class SliceCache:
+    """Decoded, resized slices of a table, in its order.
+
+    Attributes
+    ----------
+    images : uint8 array (slices, size, size, 3), red, green, blue
+    labels : uint8 array (slices, size, size)
+        0 background, 1 liver, 2 tumour.
+    rows : Index
+        The table's index, to find the slices of a part of the table by.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    rows: pd.Index
+
+    def positions(self, table: pd.DataFrame) -> np.ndarray:
+        """Where in the cache the rows of (a part of) its table lie.
+
+        Raises
+        ------
+        DataError
+            If the table is empty or has rows that the cache was not made from.
+        """
+        positions = self.rows.get_indexer(table.index)
+        if not len(positions) or (positions < 0).any():
+            raise DataError(
+                f"{int((positions < 0).sum())} of {len(positions)} rows are not in the cache: pass "
+                "a part of the table that it was made from, with at least one row"
+            )
+        return positions
+
+
+def resize_pair(
+    image: np.ndarray, labels: np.ndarray, size: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Bring a slice and its labels to ``size`` x ``size``.
+
+    Shrinking averages areas, of the image as of the labels, so that both keep their place: a pixel
+    becomes liver or tumour where that covers at least half of it. (Nearest neighbour in OpenCV
+    takes a corner of the area, which moves a mask by up to half of a small tumour.)
+
+    Parameters
+    ----------
+    image : uint8 array (rows, columns, 3)
+    labels : uint8 array (rows, columns)
+    size : int
+
+    Returns
+    -------
+    image, labels : uint8 arrays
+    """
+    if image.shape[:2] == (size, size):
+        return image, labels
+    shrinks = size < min(image.shape[:2])
+
+    def covered(region: np.ndarray) -> np.ndarray:
+        share = cv2.resize(region.astype(np.uint8) * 255, (size, size), interpolation=method)
+        return (share >= 128).astype(np.uint8)
+
+    method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    resized = cv2.resize(image, (size, size), interpolation=method)
+    foreground, tumour = covered(labels >= LIVER), covered(labels == TUMOUR)
+    return resized, np.where(tumour == 1, np.uint8(TUMOUR), foreground)
+
+
+def decode_slices(table: pd.DataFrame, size: int, output_root: Path) -> SliceCache:
+    """Decode all slices of a table once; later calls map the result into memory.
+
+    Parameters
+    ----------
+    table : DataFrame
+        With ``image_path`` and ``mask_path``.
+    size : int
+        Rows and columns to resize to.
+    output_root : Path
+        Gets ``cache/<fingerprint>/``, 4 bytes a pixel. The fingerprint changes with the files and
+        the size. A folder is complete or absent: it is built under another name, then moved.
+
+    Returns
+    -------
+    SliceCache
+
+    Raises
+    ------
+    DataError
+        If a file is unreadable, or the disk too full.
+    """
+    if not len(table):
+        raise DataError("there are no slices to decode: the table is empty")
+    key = fingerprint([*table.image_path, *table.mask_path], __name__, size, 1)
+    folder = Path(output_root) / "cache" / key
+    if not folder.exists():
+        _write_cache(table, size, folder)
+    images, labels = (np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("images", "labels"))
+    return SliceCache(images, labels, table.index)
+
+
+def _write_cache(table: pd.DataFrame, size: int, folder: Path) -> None:
+    needed = 4 * size * size * len(table)
+    require_free_space(folder, needed)
+    building = folder.with_name(f".writing-{os.getpid()}-{folder.name}")
+    building.mkdir(parents=True, exist_ok=True)
+    try:
+        shape = (len(table), size, size)
+        images, labels = (
+            np.lib.format.open_memmap(building / f"{name}.npy", "w+", np.uint8, of_shape)
+            for name, of_shape in (("images", (*shape, 3)), ("labels", shape))
+        )
+
+        def decode(position: int) -> None:
+            row = table.iloc[position]
+            pair = read_image(row.image_path), read_labels(row.mask_path)
+            images[position], labels[position] = resize_pair(*pair, size)
+
+        with ThreadPoolExecutor() as pool:
+            work = pool.map(decode, range(len(table)))
+            title = f"decoding to {needed / 1e6:,.0f} MB"
+            for _ in tqdm(work, total=len(table), desc=title, unit="slice"):
+                pass
+        images.flush()
+        labels.flush()
+        try:
+            os.replace(building, folder)
+        except OSError:
+            if not folder.exists():  # else another process was first, with the same contents
+                raise
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Ranges of random geometric changes; the defaults are the report's, as coded.
+
+    Each sample draws every change anew, uniformly within plus and minus its range, and all of
+    them are composed into one map that image and mask share. Pixels from outside the slice
+    repeat the nearest one inside.
+
+    Attributes
+    ----------
+    rotation : float
+        Degrees. The report's 0.1 moves the corner of a 256-pixel slice by a third of a pixel:
+        it read as a fraction, and does nothing.
+    shift : float
+        Fraction of the width and of the height.
+    shear : float
+        Degrees; 0.05 of the report again does nothing.
+    zoom : float
+        Fraction, for width and height apart.
+    horizontal_flip, vertical_flip : bool
+        With probability one half. A flipped abdomen has its liver on the wrong side; the report
+        flips all the same.
+    elastic : float
+        Standard deviation of the displacement on a coarse grid of 3 by 3 points, as a fraction
+        of the slice, smoothly interpolated between them (Ronneberger et al. 2015, section 3.1,
+        used 10 pixels of 512, which is 0.02). The report claims elastic deformation but does not
+        code it, so the default is 0.
+    """
+
+    rotation: float = 0.1
+    shift: float = 0.05
+    shear: float = 0.05
+    zoom: float = 0.05
+    horizontal_flip: bool = True
+    vertical_flip: bool = True
+    elastic: float = 0.0
+
+    def matrices(self, random: np.random.Generator, count: int, size: int) -> np.ndarray:
+        """Draw affine maps from the pixels of the result to those of the source.
+
+        Parameters
+        ----------
+        random : Generator
+        count, size : int
+            Number of maps, and rows and columns of a slice.
+
+        Returns
+        -------
+        float64 array (count, 2, 3)
+            For (x, y, 1) with pixel centres at whole numbers, as ``cv2.WARP_INVERSE_MAP`` wants it.
+        """
+
+        def drawn(reach: float) -> np.ndarray:
+            return random.uniform(-reach, reach, count)
+
+        angle, shear = np.deg2rad(drawn(self.rotation)), np.deg2rad(drawn(self.shear))
+        shift_x, shift_y = drawn(self.shift) * size, drawn(self.shift) * size
+        scale_x, scale_y = 1 + drawn(self.zoom), 1 + drawn(self.zoom)
+        scale_x *= np.where(self.horizontal_flip & (random.random(count) < 0.5), -1, 1)
+        scale_y *= np.where(self.vertical_flip & (random.random(count) < 0.5), -1, 1)
+        cosine, sine = np.cos(angle), np.sin(angle)
+        # rotation @ shear @ scale, about the centre of the slice
+        linear = np.empty((count, 2, 2))
+        linear[:, 0, 0] = cosine * scale_x
+        linear[:, 0, 1] = (-sine * np.cos(shear) - cosine * np.sin(shear)) * scale_y
+        linear[:, 1, 0] = sine * scale_x
+        linear[:, 1, 1] = (cosine * np.cos(shear) - sine * np.sin(shear)) * scale_y
+        centre = np.full(2, (size - 1) / 2)
+        offset = centre - linear @ centre + np.stack([shift_x, shift_y], axis=1)
+        return np.concatenate([linear, offset[:, :, None]], axis=2)
+
+    def displacement(self, random: np.random.Generator, size: int) -> np.ndarray | None:
+        """Draw one elastic displacement, in pixels: float32 array (size, size, 2), x and y.
+
+        None where ``elastic`` is 0.
+        """
+        if not self.elastic:
+            return None
+        coarse = random.normal(0, self.elastic * size, (3, 3, 2)).astype(np.float32)
+        return cv2.resize(coarse, (size, size), interpolation=cv2.INTER_CUBIC)
+
+
+@lru_cache(maxsize=1)
+def _pixel_grid(rows: int, columns: int) -> np.ndarray:
+    """x and y of every pixel: float32 array (rows, columns, 2)."""
+    x, y = np.meshgrid(np.arange(columns, dtype=np.float32), np.arange(rows, dtype=np.float32))
+    return np.stack([x, y], axis=2)
+
+
+def warp_pair(
+    image: np.ndarray,
+    labels: np.ndarray,
+    matrix: np.ndarray,
+    displacement: np.ndarray | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Apply one map to a slice and to its labels.
+
+    Parameters
+    ----------
+    image : uint8 array (rows, columns, 3)
+        Interpolated linearly.
+    labels : uint8 array (rows, columns)
+        Takes the nearest label, so that no value arises that was not there.
+    matrix : array (2, 3)
+        As :meth:`Augmentation.matrices` draws it.
+    displacement : float32 array (rows, columns, 2), optional
+        As :meth:`Augmentation.displacement` draws it; added before the matrix is applied.
+
+    Returns
+    -------
+    image, labels : uint8 arrays, same shapes
+    """
+    rows, columns = labels.shape
+    if displacement is None:
+        options = dict(dsize=(columns, rows), borderMode=cv2.BORDER_REPLICATE)
+        return (
+            cv2.warpAffine(image, matrix, flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, **options),
+            cv2.warpAffine(labels, matrix, flags=cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP, **options),
+        )
+    source = cv2.transform(_pixel_grid(rows, columns) + displacement, matrix)
+    return (
+        cv2.remap(image, source, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE),
+        cv2.remap(labels, source, None, cv2.INTER_NEAREST, borderMode=cv2.BORDER_REPLICATE),
+    )
+
+
+def iterate_batches(
+    cache: SliceCache,
+    positions: np.ndarray,
+    batch_size: int,
+    *,
+    augmentation: Augmentation | None,
+    random: np.random.Generator | None,
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """One epoch as uint8 batches: images (n, size, size, 3) and labels (n, size, size).
+
+    Shuffled if ``random`` is given, which ``augmentation`` needs too. The last batch may be short.
+    """
+    size = cache.labels.shape[1]
+    if random is not None:
+        positions = random.permutation(positions)
+    # OpenCV releases Python's lock while it warps, so plain threads share the work.
+    with ThreadPoolExecutor() as pool:
+        for start in range(0, len(positions), batch_size):
+            chosen = positions[start : start + batch_size]
+            images, labels = cache.images[chosen], cache.labels[chosen]
+            if augmentation is not None:
+                matrices = augmentation.matrices(random, len(chosen), size)
+                displacements = [augmentation.displacement(random, size) for _ in chosen]
+                warped = pool.map(warp_pair, images, labels, matrices, displacements)
+                for position, pair in enumerate(warped):
+                    images[position], labels[position] = pair
+            yield images, labels
+
+
+def batches(
+    cache: SliceCache,
+    table: pd.DataFrame,
+    batch_size: int,
+    *,
+    augmentation: Augmentation | None = None,
+    seed: int | None = None,
+    first_epoch: int = 0,
+) -> tf.data.Dataset:
+    """Batches for ``fit``: what the report's ``train_generator`` gives, from the cache.
+
+    Parameters
+    ----------
+    cache : SliceCache
+    table : DataFrame
+        The rows to use, of the table that the cache was made from.
+    batch_size : int
+        The last batch of an epoch may be smaller.
+    augmentation : Augmentation, optional
+        None leaves slices as they are. Needs ``seed``.
+    seed : int, optional
+        Shuffle, anew in every epoch. The order and every change depend on the seed and the number
+        of the epoch alone, so that a resumed run sees what an uninterrupted one would have.
+    first_epoch : int
+        Number of the epoch that the first pass over the data set is.
+
+    Returns
+    -------
+    tf.data.Dataset
+        Of images, float32 (n, size, size, 3) in 0..1, and tumour masks, float32
+        (n, size, size, 1), 0 or 1.
+    """
+    import tensorflow as tf
+
+    if augmentation is not None and seed is None:
+        raise ValueError("augmentation needs a seed")
+    positions = cache.positions(table)
+    size = cache.labels.shape[1]
+    epochs = itertools.count(first_epoch)
+
+    def one_epoch() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        random = None if seed is None else np.random.default_rng([seed, next(epochs)])
+        return iterate_batches(
+            cache, positions, batch_size, augmentation=augmentation, random=random
+        )
+
+    def prepared(images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        tumour = tf.cast(labels[..., None] == TUMOUR, tf.float32)
+        return tf.cast(images, tf.float32) / 255, tumour
+
+    signature = (
+        tf.TensorSpec((None, size, size, 3), tf.uint8),
+        tf.TensorSpec((None, size, size), tf.uint8),
+    )
+    steps = -(-len(positions) // batch_size)
+    return (
+        tf.data.Dataset.from_generator(one_epoch, output_signature=signature)
+        .apply(tf.data.experimental.assert_cardinality(steps))
+        .map(prepared, num_parallel_calls=tf.data.AUTOTUNE)
+        .prefetch(tf.data.AUTOTUNE)
+    )

@@ -23,10 +23,10 @@ from .files import DataError, require_free_space
 from .settings import Settings
 from .volumes import write_nifti, write_slice_files
 
-PHANTOM_VERSION = 1
+PHANTOM_VERSION = 2  # raise it when a change to the drawing changes the files
 PHANTOM_SEED = 2023
+TINY_SET = {"patients": 12, "size": 512, "seed": PHANTOM_SEED, "jpeg_quality": 100}
 DESCRIPTION = "phantom.json"
-
 NECROSIS_HU = 18
 
 
@@ -207,7 +207,7 @@ def phantom_volume(
     return PhantomPatient(hounsfield, labels, (patient.between_slices, pixel, pixel))
 
 
-def _described(seed: int, patients: int, size: int, jpeg_quality: int) -> dict[str, object]:
+def _described(*, patients: int, size: int, seed: int, jpeg_quality: int) -> dict[str, object]:
     """What the description file of a phantom says."""
     return {
         "about": "Synthetic CT volumes made by lits_helpers.phantom. No patient data.",
@@ -303,7 +303,7 @@ def write_phantom(
                     job.result()
             finally:
                 pool.shutdown(cancel_futures=True)
-            about = _described(seed, patients, size, jpeg_quality)
+            about = _described(patients=patients, size=size, seed=seed, jpeg_quality=jpeg_quality)
             (written / DESCRIPTION).write_text(json.dumps(about, indent=1) + "\n")
             _put_in_place(written, root, Path(beside) / "old")
     except OSError as error:
@@ -318,7 +318,7 @@ def ensure_phantom(settings: Settings) -> Path:
 
     A phantom of this version that is there already is left as it is; real data is never touched.
     """
-    root, asked = settings.data_root, _described(PHANTOM_SEED, patients=12, size=512, jpeg_quality=100)
-    if settings.is_synthetic and _description(root) != asked:
-        write_phantom(root)
+    root = settings.data_root
+    if settings.is_synthetic and _description(root) != _described(**TINY_SET):
+        write_phantom(root, **TINY_SET)
     return root

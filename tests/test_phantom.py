@@ -1,5 +1,6 @@
 """The phantom: plausible CT numbers, the promised tumours, and files that are whole or absent."""
 
+import json
 from dataclasses import replace
 
 import cv2
@@ -10,7 +11,7 @@ from scipy import ndimage
 
 from lits_helpers import phantom
 from lits_helpers.files import DataError
-from lits_helpers.phantom import PHANTOM_SEED, PLAN, TUMOURS, ensure_phantom, phantom_volume, write_phantom
+from lits_helpers.phantom import PHANTOM_SEED, PLAN, ensure_phantom, phantom_volume, write_phantom
 from lits_helpers.settings import load_settings
 from lits_helpers.volumes import three_channels
 
@@ -43,11 +44,10 @@ def small_settings(tmp_path, monkeypatch):
     monkeypatch.delenv("LITS_DATA_ROOT", raising=False)
     asked = []
 
-    def describe_only(root):
+    def describe_only(root, **choices):
         asked.append(root)
         root.mkdir(parents=True, exist_ok=True)
-        described = phantom._described(PHANTOM_SEED, patients=12, size=512, jpeg_quality=100)
-        (root / phantom.DESCRIPTION).write_text(phantom.json.dumps(described))
+        (root / phantom.DESCRIPTION).write_text(json.dumps(phantom._described(**choices)))
 
     monkeypatch.setattr(phantom, "write_phantom", describe_only)
     return load_settings(profile="tiny", output_root=tmp_path), asked

@@ -1,0 +1,38 @@
+"""What the unit tests and the notebook tests share: a clean environment, and real data on request."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+SETTINGS = ("LITS_PROFILE", "LITS_DATA_ROOT", "LITS_OUTPUT_ROOT")
+
+
+def pytest_collection_modifyitems(items):
+    """Skip tests marked realdata, aloud, unless LITS_DATA_ROOT names a folder."""
+    named = os.environ.get("LITS_DATA_ROOT")
+    if named and not Path(named).is_dir():
+        raise pytest.UsageError(f"LITS_DATA_ROOT is {named!r}, which is not a folder")
+    if not named:
+        skip = pytest.mark.skip(reason="LITS_DATA_ROOT is not set: no real slices to test on")
+        for item in items:
+            if item.get_closest_marker("realdata"):
+                item.add_marker(skip)
+
+
+def pytest_collectstart(collector):
+    """Leave stderr out of compared cell outputs: TensorFlow's C++ log differs between machines."""
+    if hasattr(collector, "skip_compare"):
+        collector.skip_compare += ("stderr",)
+
+
+@pytest.fixture(autouse=True)
+def own_settings(request, monkeypatch, tmp_path):
+    """Hide the caller's LITS_* variables, except the data root from tests marked realdata."""
+    if not hasattr(request, "function") or request.function is None:
+        return
+    for name in SETTINGS:
+        if not (name == "LITS_DATA_ROOT" and request.node.get_closest_marker("realdata")):
+            monkeypatch.delenv(name, raising=False)

@@ -1,0 +1,219 @@
+"""The project's files agree with each other and with what they promise."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import subprocess
+import sys
+import tomllib
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).resolve().parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+EXTRAS = PROJECT["optional-dependencies"]
+DIRECT = [Requirement(line) for line in PROJECT["dependencies"] + sum(EXTRAS.values(), [])]
+MAXIMUM_BYTES = 500_000
+
+
+def constraint_lines() -> list[str]:
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+def pins() -> dict[str, str]:
+    return {canonicalize_name(name): version for name, version in (line.split("==") for line in constraint_lines())}
+
+
+def environment() -> tuple[list[str], list[str]]:
+    """Conda's requirements and pip's, from environment.yml."""
+    entries = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
+    [pip_section] = [entry["pip"] for entry in entries if isinstance(entry, dict)]
+    return [entry for entry in entries if isinstance(entry, str)], pip_section
+
+
+def tracked_files() -> list[Path]:
+    listing = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True)
+    if listing.returncode != 0:
+        pytest.skip("not a git checkout, so nothing is known about tracked files")
+    return [ROOT / name for name in listing.stdout.split("\0") if name and (ROOT / name).exists()]
+
+
+# Requirements ---------------------------------------------------------------------------------
+
+
+def test_constraints_are_exact_versions_and_nothing_else():
+    assert all(re.fullmatch(r"[a-z0-9-]+==[0-9][A-Za-z0-9.]*", line) for line in constraint_lines())
+    assert len(pins()) == len(constraint_lines()), "a package is pinned twice"
+
+
+@pytest.mark.parametrize("requirement", DIRECT, ids=str)
+def test_every_direct_requirement_has_a_pin_that_satisfies_it(requirement):
+    pinned = pins().get(canonicalize_name(requirement.name))
+    assert pinned is not None, f"add {requirement.name} to constraints.txt"
+    assert requirement.specifier.contains(pinned)
+    assert requirement.url is None
+
+
+def test_no_requirement_is_named_twice():
+    names = [canonicalize_name(requirement.name) for requirement in DIRECT]
+    assert len(names) == len(set(names))
+
+
+def test_environment_brings_a_supported_python_and_pip_alone():
+    conda, _ = environment()
+    assert [re.split("[=<>]", entry)[0] for entry in conda] == ["python", "pip"]
+    python = conda[0].removeprefix("python=")
+    assert SpecifierSet(PROJECT["requires-python"]).contains(python)
+
+
+def test_environment_installs_all_extras_under_the_constraints():
+    _, pip_section = environment()
+    assert pip_section == ["-c constraints.txt", f"-e .[{','.join(EXTRAS)}]"]
+
+
+def test_the_makefile_installs_what_the_environment_does():
+    assert f"EXTRAS := .[{','.join(EXTRAS)}]" in (ROOT / "Makefile").read_text().splitlines()
+
+
+def test_pip_section_of_the_environment_resolves_to_the_pinned_versions(tmp_path):
+    """As conda runs it: pip with a requirements file in the folder of environment.yml."""
+    for name in ("pyproject.toml", "constraints.txt", "README.md", "LICENSE", "lits_helpers"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    (tmp_path / "requirements.txt").write_text("\n".join(environment()[1]) + "\n")
+    dry_run = [sys.executable, "-m", "pip", "install", "--dry-run", "--ignore-installed"]
+    report = tmp_path / "report.json"
+    done = subprocess.run(
+        [*dry_run, "--retries=1", "--report", report, "-r", "requirements.txt"],
+        cwd=tmp_path, capture_output=True, text=True,
+    )
+    if done.returncode != 0 and re.search("NewConnectionError|NameResolution|Timeout|Network is unreachable", done.stderr + done.stdout):
+        pytest.skip("no package registry can be reached: the pip section was not resolved")
+    assert done.returncode == 0, done.stderr
+    found = {
+        canonicalize_name(item["metadata"]["name"]): item["metadata"]["version"]
+        for item in json.loads(report.read_text())["install"]
+    }
+    assert found.pop("lits-helpers")
+    assert {canonicalize_name(requirement.name) for requirement in DIRECT} <= set(found)
+    assert found == {name: pins().get(name) for name in found}, "constraints.txt is not complete"
+
+
+# Imports --------------------------------------------------------------------------------------
+
+
+def imported(path: Path) -> set[str]:
+    """Top-level names that a Python file imports, inside functions too."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            names.add(node.module.split(".")[0])
+    return names - set(sys.stdlib_module_names) - {"lits_helpers"}
+
+
+def undeclared(paths: list[Path], declared: list[str]) -> dict[str, str]:
+    """Imported names that no declared requirement provides, with a file that imports them."""
+    known = {canonicalize_name(Requirement(line).name) for line in declared}
+    providers = packages_distributions()
+    return {
+        name: str(path.relative_to(ROOT))
+        for path in paths
+        for name in imported(path)
+        if not known & {canonicalize_name(p) for p in providers.get(name, [])}
+        and not (path.parent / f"{name}.py").exists()
+    }
+
+
+def test_the_package_imports_only_what_it_requires():
+    # `python -m lits_helpers demo` executes notebooks, which the extra of that name is for.
+    paths = [p for p in (ROOT / "lits_helpers").glob("*.py") if p.name != "__main__.py"]
+    assert undeclared(paths, PROJECT["dependencies"]) == {}
+
+
+def test_notebooks_and_the_command_line_import_only_what_the_notebooks_extra_brings():
+    paths = [*(ROOT / "notebooks").glob("*.py"), *(ROOT / "lits_helpers").glob("__main__.py")]
+    assert undeclared(paths, PROJECT["dependencies"] + EXTRAS["notebooks"]) == {}
+
+
+def test_tests_import_only_what_the_extras_bring():
+    paths = [ROOT / "conftest.py", *(ROOT / "tests").rglob("*.py")]
+    assert undeclared(paths, [str(requirement) for requirement in DIRECT]) == {}
+
+
+def test_importing_the_package_imports_no_tensorflow(record_property):
+    code = (
+        "import sys, time; start = time.perf_counter(); import lits_helpers\n"
+        "print(time.perf_counter() - start, *{'tensorflow', 'keras'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    seconds, *heavy = done.stdout.split()
+    record_property("import_seconds", seconds)
+    print(f"import lits_helpers took {float(seconds):.2f} s")
+    assert heavy == []
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "lits_helpers").glob("[!_]*.py")), ids=lambda path: path.name)
+def test_every_module_has_a_test_file(path):
+    assert (ROOT / "tests" / f"test_{path.name}").exists()
+
+
+# Files ----------------------------------------------------------------------------------------
+
+
+def test_no_tracked_file_is_over_500_kb():
+    sizes = {str(path.relative_to(ROOT)): path.stat().st_size for path in tracked_files()}
+    assert {name: size for name, size in sizes.items() if size > MAXIMUM_BYTES} == {}
+
+
+def test_no_tracked_file_names_a_folder_of_one_machine():
+    personal = re.compile(r"(?<![\w.])/(?:root|work|home/\w+|Users/\w+)/|[A-Z]:\\+Users\\+\w|" + re.escape(str(ROOT)))
+    found = []
+    for path in tracked_files():
+        if path.suffix not in {".png", ".jpg", ".gz"}:
+            lines = path.read_text(encoding="utf-8").splitlines()
+            found += [f"{path.relative_to(ROOT)}:{n}" for n, line in enumerate(lines, 1) if personal.search(line)]
+    assert found == []
+
+
+@pytest.mark.parametrize("name", ["constraints.txt", "environment.yml", "pyproject.toml", "Makefile", ".ci/run"])
+def test_project_files_hold_no_address(name):
+    assert "://" not in (ROOT / name).read_text()
+
+
+def test_git_ignores_data_and_outputs_but_not_their_readme():
+    tracked_files()
+    wanted = ["data/lits/volume-0.nii", "data/a.png", "outputs/x", ".venv/x", "data/README.md", "notebooks/a.py"]
+    done = subprocess.run(["git", "check-ignore", *wanted], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.split() == wanted[:4]
+
+
+def commands_in(markdown: str) -> str:
+    """The fenced and the indented code of a page."""
+    fenced = re.findall(r"^```[^\n]*\n(.*?)^```", markdown, flags=re.MULTILINE | re.DOTALL)
+    indented = re.findall(r"^ {4}\S.*$", markdown, flags=re.MULTILINE)
+    return "\n".join(fenced + indented)
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])
+def test_make_targets_that_a_page_names_exist(page):
+    text = (ROOT / page).read_text()
+    named = set(re.findall(r"^\s*(?:\$ )?make ([a-z]+)", commands_in(text), flags=re.MULTILINE))
+    named |= set(re.findall(r"`make ([a-z]+)", text))
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
+    assert named, f"{page} names no make target"
+    assert named <= targets
+
+
+def test_the_readme_shows_both_commands_and_the_conda_way():
+    commands = commands_in((ROOT / "README.md").read_text())
+    assert [line for line in ("make demo", "make test", "conda env create -f environment.yml") if line not in commands] == []

@@ -45,13 +45,16 @@ test: $(INSTALLED)
 	    --nbval-lax --nbval-current-env --nbval-cell-timeout=600 \
 	    --nbval-sanitize-with=tests/nbval.cfg notebooks
 
-# One direction only: the .py is the source, the .ipynb is made from it and then executed.
+# One direction only: the .py is the source, the .ipynb is made from it and then executed. The last
+# option keeps what TensorFlow's C++ prints at its import, which no log level silences, out of the
+# stored outputs: it goes to the terminal instead.
 notebooks: $(INSTALLED)
 	rm -rf "$(OUTPUTS)/notebooks"
 	set -e; for source in notebooks/*.py; do \
 	    $(VENV_PYTHON) -m jupytext --update --to ipynb "$$source"; \
 	    $(PHANTOM) LITS_OUTPUT_ROOT="$(OUTPUTS)/notebooks" $(VENV_PYTHON) -m nbconvert \
 	        --to notebook --execute --inplace --ExecutePreprocessor.record_timing=False \
+        --ExecutePreprocessor.extra_arguments=--IPKernelApp.capture_fd_output=False \
 	        "$${source%.py}.ipynb"; \
 	done
 
@@ -75,10 +78,9 @@ ifneq ($(UV),)
 	"$(UV)" pip install --python $(VENV_PYTHON) -c constraints.txt -e '$(EXTRAS)'
 else
 	@$(VENV_PYTHON) -m pip --version >/dev/null 2>&1 && $(VENV_PYTHON) -c '$(SUPPORTED)' || { \
-	    $(PYTHON) -c '$(SUPPORTED)' || { \
-	        echo "Python 3.11, 3.12 or 3.13 is needed, and '$(PYTHON)' is" \
-	            "$$($(PYTHON) --version 2>&1 || true)." \
-	            "Name another one, as in: make PYTHON=python3.12" >&2; exit 1; }; \
+	    $(PYTHON) -c '$(SUPPORTED)' 2>/dev/null || { \
+	        echo "Python 3.11, 3.12 or 3.13 is needed, and '$(PYTHON)' is none of them." \
+	            "Name one that is installed, as in: make PYTHON=python3.12" >&2; exit 1; }; \
 	    $(PYTHON) -m venv --clear $(VENV); }
 	$(VENV_PYTHON) -m pip install -c constraints.txt -e '$(EXTRAS)'
 endif

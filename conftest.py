@@ -29,10 +29,8 @@ def pytest_collectstart(collector):
 
 
 @pytest.fixture(autouse=True)
-def own_settings(request, monkeypatch, tmp_path):
+def own_settings(request, monkeypatch):
     """Hide the caller's LITS_* variables, except the data root from tests marked realdata."""
-    if not hasattr(request, "function") or request.function is None:
-        return
     for name in SETTINGS:
         if not (name == "LITS_DATA_ROOT" and request.node.get_closest_marker("realdata")):
             monkeypatch.delenv(name, raising=False)

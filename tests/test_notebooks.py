@@ -15,7 +15,8 @@ HEADINGS = ["You will do", "You will learn", "You need", "Recap", "Exercises"]
 LONGEST_CELL = 20
 MAXIMUM_BYTES = 500_000
 
-every_notebook = pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
+# With no notebooks the tests fail on a file that is not there, instead of passing over an empty list.
+every_notebook = pytest.mark.parametrize("source", SOURCES or [NOTEBOOKS / "none.py"], ids=lambda path: path.stem)
 
 
 def executed(source: Path) -> nbformat.NotebookNode:

@@ -22,6 +22,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 DIRECT = [Requirement(line) for line in PROJECT["dependencies"] + sum(EXTRAS.values(), [])]
 MAXIMUM_BYTES = 500_000
+DEMO = ("__main__.py", "demo.py")  # these execute notebooks, which the extra of that name is for
 
 
 def constraint_lines() -> list[str]:
@@ -135,13 +136,12 @@ def undeclared(paths: list[Path], declared: list[str]) -> dict[str, str]:
 
 
 def test_the_package_imports_only_what_it_requires():
-    # `python -m lits_helpers demo` executes notebooks, which the extra of that name is for.
-    paths = [p for p in (ROOT / "lits_helpers").glob("*.py") if p.name != "__main__.py"]
+    paths = [p for p in (ROOT / "lits_helpers").glob("*.py") if p.name not in DEMO]
     assert undeclared(paths, PROJECT["dependencies"]) == {}
 
 
-def test_notebooks_and_the_command_line_import_only_what_the_notebooks_extra_brings():
-    paths = [*(ROOT / "notebooks").glob("*.py"), *(ROOT / "lits_helpers").glob("__main__.py")]
+def test_notebooks_and_the_demo_import_only_what_the_notebooks_extra_brings():
+    paths = [*(ROOT / "notebooks").glob("*.py"), *(p for name in DEMO for p in (ROOT / "lits_helpers").glob(name))]
     assert undeclared(paths, PROJECT["dependencies"] + EXTRAS["notebooks"]) == {}
 
 

@@ -33,6 +33,12 @@ def collected_error(problems: list[str], *, advice: str, shown: int = 20) -> Dat
     return DataError("\n".join(lines + [advice]))
 
 
+def shown(path: str | os.PathLike) -> str:
+    """A path for people: relative where it lies near the current folder, else whole."""
+    relative = os.path.relpath(path)
+    return relative if relative.count("..") <= 1 else str(path)
+
+
 @contextmanager
 def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
     """A temporary name to write to, moved to ``path`` only when the block succeeds.

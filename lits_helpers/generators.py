@@ -22,7 +22,7 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from .files import DataError, fingerprint, require_free_space
-from .masks import LIVER, TUMOUR, read_labels
+from .masks import LIVER, LIVER_AND_TUMOUR, TUMOUR, read_labels
 from .volumes import read_image
 
 if TYPE_CHECKING:
@@ -63,37 +63,37 @@ class SliceCache:
         return positions
 
 
-def resize_pair(
-    image: np.ndarray, labels: np.ndarray, size: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Bring a slice and its labels to ``size`` x ``size``.
+def resize_image(image: np.ndarray, size: int) -> np.ndarray:
+    """Bring a picture to ``size`` x ``size``: areas averaged to shrink, bilinear to grow."""
+    if image.shape[:2] == (size, size):
+        return image
+    shrinks = size < min(image.shape[:2])
+    method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    return cv2.resize(image, (size, size), interpolation=method)
 
-    Shrinking averages areas, of the image as of the labels, so that both keep their place: a pixel
-    becomes liver or tumour where that covers at least half of it. (Nearest neighbour in OpenCV
-    takes a corner of the area, which moves a mask by up to half of a small tumour.)
+
+def resize_labels(labels: np.ndarray, size: int) -> np.ndarray:
+    """Bring labels to ``size`` x ``size``, in step with :func:`resize_image`.
+
+    A pixel becomes liver or tumour where that covers at least half of it. (Nearest neighbour in
+    OpenCV takes a corner of the area, which moves a mask against its image, by one and a half
+    pixels from 512 to 128.)
 
     Parameters
     ----------
-    image : uint8 array (rows, columns, 3)
     labels : uint8 array (rows, columns)
+        0 background, 1 liver, 2 tumour.
     size : int
 
     Returns
     -------
-    image, labels : uint8 arrays
+    uint8 array (size, size)
     """
-    if image.shape[:2] == (size, size):
-        return image, labels
-    shrinks = size < min(image.shape[:2])
-
-    def covered(region: np.ndarray) -> np.ndarray:
-        share = cv2.resize(region.astype(np.uint8) * 255, (size, size), interpolation=method)
-        return (share >= 128).astype(np.uint8)
-
-    method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    resized = cv2.resize(image, (size, size), interpolation=method)
-    foreground, tumour = covered(labels >= LIVER), covered(labels == TUMOUR)
-    return resized, np.where(tumour == 1, np.uint8(TUMOUR), foreground)
+    foreground, tumour = (
+        resize_image(region.astype(np.uint8) * 255, size) >= 128
+        for region in (labels >= LIVER, labels == TUMOUR)
+    )
+    return np.where(tumour, TUMOUR, foreground * LIVER).astype(np.uint8)
 
 
 def decode_slices(table: pd.DataFrame, size: int, output_root: Path) -> SliceCache:
@@ -142,8 +142,8 @@ def _write_cache(table: pd.DataFrame, size: int, folder: Path) -> None:
 
         def decode(position: int) -> None:
             row = table.iloc[position]
-            pair = read_image(row.image_path), read_labels(row.mask_path)
-            images[position], labels[position] = resize_pair(*pair, size)
+            images[position] = resize_image(read_image(row.image_path), size)
+            labels[position] = resize_labels(read_labels(row.mask_path), size)
 
         with ThreadPoolExecutor() as pool:
             work = pool.map(decode, range(len(table)))
@@ -159,6 +159,36 @@ def _write_cache(table: pd.DataFrame, size: int, folder: Path) -> None:
                 raise
     finally:
         shutil.rmtree(building, ignore_errors=True)
+
+
+def affine_matrices(
+    size: int, *, rotation: np.ndarray, shear: np.ndarray, shift: np.ndarray, scale: np.ndarray
+) -> np.ndarray:
+    """Compose affine maps from the pixels of a result to those of its source.
+
+    Parameters
+    ----------
+    size : int
+        Rows and columns of the slice, about whose centre everything turns.
+    rotation, shear : array (...)
+        Degrees.
+    shift, scale : array (..., 2)
+        For x (columns) and y (rows). The shift is a fraction of the size; the scale a factor,
+        above 1 to show more of the source, negative to flip it.
+
+    Returns
+    -------
+    float64 array (..., 2, 3)
+        To be multiplied with (x, y, 1), whole numbers at pixel centres, as OpenCV wants it with
+        ``cv2.WARP_INVERSE_MAP``.
+    """
+    angle, slant = np.deg2rad(rotation), np.deg2rad(shear)
+    along_x = np.stack([np.cos(angle), np.sin(angle)], axis=-1)
+    along_y = np.stack([-np.sin(angle + slant), np.cos(angle + slant)], axis=-1)
+    linear = np.stack([along_x * scale[..., :1], along_y * scale[..., 1:]], axis=-1)
+    centre = np.full(2, (size - 1) / 2)
+    offset = centre - linear @ centre + np.multiply(shift, size)
+    return np.concatenate([linear, offset[..., None]], axis=-1)
 
 
 @dataclass(frozen=True)
@@ -210,27 +240,28 @@ class Augmentation:
         Returns
         -------
         float64 array (count, 2, 3)
-            For (x, y, 1) with pixel centres at whole numbers, as ``cv2.WARP_INVERSE_MAP`` wants it.
+            As :func:`affine_matrices` gives them.
         """
 
         def drawn(reach: float) -> np.ndarray:
             return random.uniform(-reach, reach, count)
 
-        angle, shear = np.deg2rad(drawn(self.rotation)), np.deg2rad(drawn(self.shear))
-        shift_x, shift_y = drawn(self.shift) * size, drawn(self.shift) * size
-        scale_x, scale_y = 1 + drawn(self.zoom), 1 + drawn(self.zoom)
-        scale_x *= np.where(self.horizontal_flip & (random.random(count) < 0.5), -1, 1)
-        scale_y *= np.where(self.vertical_flip & (random.random(count) < 0.5), -1, 1)
-        cosine, sine = np.cos(angle), np.sin(angle)
-        # rotation @ shear @ scale, about the centre of the slice
-        linear = np.empty((count, 2, 2))
-        linear[:, 0, 0] = cosine * scale_x
-        linear[:, 0, 1] = (-sine * np.cos(shear) - cosine * np.sin(shear)) * scale_y
-        linear[:, 1, 0] = sine * scale_x
-        linear[:, 1, 1] = (cosine * np.cos(shear) - sine * np.sin(shear)) * scale_y
-        centre = np.full(2, (size - 1) / 2)
-        offset = centre - linear @ centre + np.stack([shift_x, shift_y], axis=1)
-        return np.concatenate([linear, offset[:, :, None]], axis=2)
+        def flipped(flip: bool) -> np.ndarray:
+            return np.where(flip & (random.random(count) < 0.5), -1, 1)
+
+        return affine_matrices(
+            size,
+            rotation=drawn(self.rotation),
+            shear=drawn(self.shear),
+            shift=np.stack([drawn(self.shift), drawn(self.shift)], axis=-1),
+            scale=np.stack(
+                [
+                    (1 + drawn(self.zoom)) * flipped(self.horizontal_flip),
+                    (1 + drawn(self.zoom)) * flipped(self.vertical_flip),
+                ],
+                axis=-1,
+            ),
+        )
 
     def displacement(self, random: np.random.Generator, size: int) -> np.ndarray | None:
         """Draw one elastic displacement, in pixels: float32 array (size, size, 2), x and y.
@@ -322,6 +353,7 @@ def batches(
     batch_size: int,
     *,
     augmentation: Augmentation | None = None,
+    balanced: bool = False,
     seed: int | None = None,
     first_epoch: int = 0,
 ) -> tf.data.Dataset:
@@ -336,6 +368,11 @@ def batches(
         The last batch of an epoch may be smaller.
     augmentation : Augmentation, optional
         None leaves slices as they are. Needs ``seed``.
+    balanced : bool
+        An epoch is as long as the table, but half of it are tumour slices, each drawn as often as
+        it takes, every time augmented anew. Nine of ten LiTS slices have no tumour, and a network
+        learns little from the hundredth of them. Without effect where all slices are of one kind.
+        Needs ``seed``.
     seed : int, optional
         Shuffle, anew in every epoch. The order and every change depend on the seed and the number
         of the epoch alone, so that a resumed run sees what an uninterrupted one would have.
@@ -350,17 +387,23 @@ def batches(
     """
     import tensorflow as tf
 
-    if augmentation is not None and seed is None:
-        raise ValueError("augmentation needs a seed")
+    if seed is None and (balanced or augmentation is not None):
+        raise ValueError("random choices need a seed: give one, or leave out what draws them")
     positions = cache.positions(table)
+    has_tumour = (table.diagnosis == LIVER_AND_TUMOUR).to_numpy()
+    kinds = [positions[has_tumour], positions[~has_tumour]]
     size = cache.labels.shape[1]
     epochs = itertools.count(first_epoch)
 
     def one_epoch() -> Iterator[tuple[np.ndarray, np.ndarray]]:
         random = None if seed is None else np.random.default_rng([seed, next(epochs)])
-        return iterate_batches(
-            cache, positions, batch_size, augmentation=augmentation, random=random
-        )
+        chosen = positions
+        if balanced and all(map(len, kinds)):
+            halves = (-(-len(positions) // 2), len(positions) // 2)
+            chosen = np.concatenate(
+                [np.resize(random.permutation(k), half) for k, half in zip(kinds, halves, strict=True)]
+            )
+        return iterate_batches(cache, chosen, batch_size, augmentation=augmentation, random=random)
 
     def prepared(images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         tumour = tf.cast(labels[..., None] == TUMOUR, tf.float32)

@@ -47,6 +47,51 @@ _SLICE_NAME = re.compile(r"volume-(\d+)_slice_(\d+)(_mask)?\.(?:jpe?g|png)", re.
 _PICTURE_ENDINGS = (".jpg", ".jpeg", ".png")
 
 
+def _find_slices(root: Path) -> tuple[dict, dict, list[str]]:
+    """Images and masks of the report's names below a folder, by (volume, slice); problems."""
+    root = Path(root)
+    if not root.is_dir():
+        raise DataError(f"{root} is not a folder: set LITS_DATA_ROOT to the one with the slices")
+    images: dict[tuple[int, int], str] = {}
+    mask_files: dict[tuple[int, int], str] = {}
+    problems = []
+    for folder, _, names in os.walk(root):
+        parsed = {name: match for name in names if (match := _SLICE_NAME.fullmatch(name))}
+        for name, match in sorted(parsed.items()):
+            found = mask_files if match[3] else images
+            path = os.path.join(folder, name)
+            if (first := found.setdefault((int(match[1]), int(match[2])), path)) != path:
+                problems.append(f"{path}: the same slice as {first}")
+        if parsed:
+            problems += [
+                f"{os.path.join(folder, name)}: name is not like volume-0_slice_0.jpg"
+                for name in sorted(set(names) - set(parsed))
+                if name.lower().endswith(_PICTURE_ENDINGS)
+            ]
+    return images, mask_files, problems
+
+
+def _by_number(**paths: dict[tuple[int, int], str]) -> pd.DataFrame:
+    """One row for each slice that has all the paths, sorted by volume and slice."""
+    keys = sorted(set.intersection(*(set(found) for found in paths.values())))
+    columns = {name: [found[key] for key in keys] for name, found in paths.items()}
+    return pd.DataFrame(columns | {"volume": [v for v, _ in keys], "slice": [s for _, s in keys]})
+
+
+def find_images(root: Path) -> pd.DataFrame:
+    """Slices below a folder, with or without masks: image_path, volume, slice.
+
+    Raises
+    ------
+    DataError
+        If the folder is missing or holds no slice.
+    """
+    images, _, _ = _find_slices(root)
+    if not images:
+        raise DataError(f"no file named like volume-0_slice_0.jpg (or .png) below {root}")
+    return _by_number(image_path=images)
+
+
 def find_pairs(root: Path) -> tuple[pd.DataFrame, list[str]]:
     """Match images and masks of the report's names anywhere below a folder.
 
@@ -69,42 +114,16 @@ def find_pairs(root: Path) -> tuple[pd.DataFrame, list[str]]:
     DataError
         If the folder is missing or holds no pair.
     """
-    root = Path(root)
-    if not root.is_dir():
-        raise DataError(f"{root} is not a folder: set LITS_DATA_ROOT to the one with the slices")
-    found: dict[bool, dict[tuple[int, int], str]] = {False: {}, True: {}}
-    problems = []
-    for folder, _, names in os.walk(root):
-        parsed = {name: match for name in names if (match := _SLICE_NAME.fullmatch(name))}
-        for name, match in sorted(parsed.items()):
-            key, is_mask = (int(match[1]), int(match[2])), match[3] is not None
-            path = os.path.join(folder, name)
-            if (first := found[is_mask].setdefault(key, path)) != path:
-                problems.append(f"{path}: the same slice as {first}")
-        if parsed:
-            problems += [
-                f"{os.path.join(folder, name)}: name is not like volume-0_slice_0.jpg"
-                for name in sorted(set(names) - set(parsed))
-                if name.lower().endswith(_PICTURE_ENDINGS)
-            ]
-    images, mask_files = found[False], found[True]
+    images, mask_files, problems = _find_slices(root)
     problems += [f"{images[key]}: no mask" for key in sorted(images.keys() - mask_files.keys())]
     problems += [f"{mask_files[key]}: no image" for key in sorted(mask_files.keys() - images.keys())]
-    keys = sorted(images.keys() & mask_files.keys())
-    if not keys:
+    pairs = _by_number(image_path=images, mask_path=mask_files)
+    if pairs.empty:
         raise DataError(
             f"no pair of slice and mask below {root} ({len(images)} images, {len(mask_files)} "
             "masks): expected images/train_images/volume-0_slice_0.jpg and "
             "masks/train_masks/volume-0_slice_0_mask.jpg (or .png); see data/README.md"
         )
-    pairs = pd.DataFrame(
-        {
-            "image_path": [images[key] for key in keys],
-            "mask_path": [mask_files[key] for key in keys],
-            "volume": [volume for volume, _ in keys],
-            "slice": [number for _, number in keys],
-        }
-    )
     return pairs, problems
 
 

@@ -6,13 +6,16 @@ depth 4. Read them downwards to follow a slice through the network.
 
 from __future__ import annotations
 
+import math
 from numbers import Integral
 
 import keras
 from keras import layers
 
 
-def convolution_block(x: keras.KerasTensor, filters: int) -> tuple[keras.KerasTensor, keras.KerasTensor]:
+def convolution_block(
+    x: keras.KerasTensor, filters: int, momentum: float
+) -> tuple[keras.KerasTensor, keras.KerasTensor]:
     """Two 3x3 convolutions, the second one normalised.
 
     Parameters
@@ -20,6 +23,8 @@ def convolution_block(x: keras.KerasTensor, filters: int) -> tuple[keras.KerasTe
     x : tensor (batch, rows, columns, channels)
     filters : int
         Channels of both results.
+    momentum : float
+        Of the running averages that batch normalisation uses in prediction.
 
     Returns
     -------
@@ -32,13 +37,18 @@ def convolution_block(x: keras.KerasTensor, filters: int) -> tuple[keras.KerasTe
     x = layers.Activation("relu")(x)
     skip = layers.Conv2D(filters, 3, padding="same")(x)
     # Gamma, beta and the two running averages are per channel: axis 3 of (batch, row, column, channel).
-    output = layers.BatchNormalization(axis=3)(skip)
+    output = layers.BatchNormalization(axis=3, momentum=momentum)(skip)
     output = layers.Activation("relu")(output)
     return output, skip
 
 
 def unet(
-    input_size: tuple[int, int, int] = (256, 256, 3), *, filters: int = 64, depth: int = 4
+    input_size: tuple[int, int, int] = (256, 256, 3),
+    *,
+    filters: int = 64,
+    depth: int = 4,
+    momentum: float = 0.99,
+    prior: float = 0.5,
 ) -> keras.Model:
     """Build the report's U-Net; the defaults give its graph exactly.
 
@@ -56,6 +66,14 @@ def unet(
         Channels of the first level; each level below has twice as many.
     depth : int
         Number of poolings, and of up-samplings.
+    momentum : float
+        Of batch normalisation's running averages: they remember about ``1 / (1 - momentum)``
+        steps. Keras's 0.99 suits the report's thousands of steps; a run of a few hundred ends
+        before such averages have caught up with the weights, so it wants 0.9.
+    prior : float
+        Probability that the untrained network gives every pixel, by the bias of its last layer.
+        0.5 is Keras's start; one near the share of tumour saves the steps in which a network
+        only learns that most pixels are background (Lin et al. 2017, section 3.3).
 
     Returns
     -------
@@ -73,7 +91,7 @@ def unet(
     References
     ----------
     Ronneberger, Fischer, Brox, "U-Net: Convolutional Networks for Biomedical Image
-    Segmentation", MICCAI 2015. "Liver Tumor Segmentation using U-Net" (2023), section 4.3.
+    Segmentation", MICCAI 2015. Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017. "Liver Tumor Segmentation using U-Net" (2023), section 4.3.
     """
     _check_sizes(input_size, filters, depth)
 
@@ -81,22 +99,25 @@ def unet(
 
     x, skips = inputs, []
     for level in range(depth):
-        x, skip = convolution_block(x, filters * 2**level)
+        x, skip = convolution_block(x, filters * 2**level, momentum)
         # (256, 256, 64), (128, 128, 128), (64, 64, 256), (32, 32, 512)
         skips.append(skip)  # The report's quirk: not x, which is normalised and cut at 0.
         x = layers.MaxPooling2D(2)(x)
         # (128, 128, 64), (64, 64, 128), (32, 32, 256), (16, 16, 512)
 
-    x, _ = convolution_block(x, filters * 2**depth)  # (16, 16, 1024)
+    x, _ = convolution_block(x, filters * 2**depth, momentum)  # (16, 16, 1024)
 
     for level in reversed(range(depth)):
         x = layers.Conv2DTranspose(filters * 2**level, 2, strides=2, padding="same")(x)
         # (32, 32, 512), (64, 64, 256), (128, 128, 128), (256, 256, 64)
         x = layers.Concatenate(axis=3)([x, skips[level]])  # twice as many channels
-        x, _ = convolution_block(x, filters * 2**level)  # half as many again
+        x, _ = convolution_block(x, filters * 2**level, momentum)  # half as many again
 
     # Probabilities near 0 and 1, and the sums in Dice, need more digits than 16 bits hold.
-    outputs = layers.Conv2D(1, 1, activation="sigmoid", dtype="float32")(x)  # (256, 256, 1)
+    outputs = layers.Conv2D(
+        1, 1, activation="sigmoid", dtype="float32",
+        bias_initializer=keras.initializers.Constant(math.log(prior / (1 - prior))),
+    )(x)  # (256, 256, 1)
     return keras.Model(inputs, outputs, name="unet")
 
 

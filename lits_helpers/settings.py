@@ -10,7 +10,7 @@ import os
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from .files import DataError
+from .files import DataError, shown
 
 KAGGLE_INPUT = Path("/kaggle/input")
 KAGGLE_WORKING = Path("/kaggle/working")
@@ -18,8 +18,14 @@ KAGGLE_WORKING = Path("/kaggle/working")
 # What a profile fixes. "full" is the report's (sections 4.3 and 4.4): 256x256x3 slices,
 # 64..1024 filters, batch 32, 55 epochs, Adam at 1e-4. "tiny" is ours, for two CPU cores.
 PROFILES = {
-    "tiny": dict(image_size=128, filters=8, depth=4, batch_size=8, epochs=30, learning_rate=2e-3),
-    "full": dict(image_size=256, filters=64, depth=4, batch_size=32, epochs=55, learning_rate=1e-4),
+    "tiny": dict(
+        image_size=96, filters=16, depth=3, momentum=0.9, prior=0.02,
+        batch_size=8, epochs=30, learning_rate=3e-3, schedule="cosine",
+    ),
+    "full": dict(
+        image_size=256, filters=64, depth=4, momentum=0.99, prior=0.5,
+        batch_size=32, epochs=55, learning_rate=1e-4, schedule="plateau",
+    ),
 }
 
 
@@ -40,11 +46,13 @@ class Settings:
         Everything written goes below it: index, caches, checkpoints, figures, predictions.
     image_size : int
         Rows and columns the network sees, in pixels.
-    filters, depth : int
-        Width of the U-Net's first level and number of its poolings.
+    filters, depth, momentum, prior
+        Of :func:`lits_helpers.model.unet`.
     batch_size, epochs : int
     learning_rate : float
         Adam's, at the start.
+    schedule : str
+        How it falls; one of :data:`lits_helpers.training.SCHEDULES`.
     seed : int
         For every shuffle; 32 is the report's ``random_state``.
     """
@@ -56,9 +64,12 @@ class Settings:
     image_size: int
     filters: int
     depth: int
+    momentum: float
+    prior: float
     batch_size: int
     epochs: int
     learning_rate: float
+    schedule: str
     seed: int = 32
 
     @property
@@ -73,7 +84,11 @@ class Settings:
 
     def __str__(self) -> str:
         width = max(len(field.name) for field in fields(self))
-        return "\n".join(f"{f.name:<{width}}  {getattr(self, f.name)}" for f in fields(self))
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return "\n".join(
+            f"{name:<{width}}  {shown(value) if isinstance(value, Path) else value}"
+            for name, value in values.items()
+        )
 
 
 def find_kaggle_data(kaggle_input: Path = KAGGLE_INPUT) -> Path | None:
@@ -117,7 +132,9 @@ def load_settings(**overrides: object) -> Settings:
     if profile not in PROFILES:
         raise DataError(f"LITS_PROFILE is {profile!r}: set it to 'tiny' or 'full'")
 
-    default_output = KAGGLE_WORKING if KAGGLE_WORKING.is_dir() else Path("outputs")
+    # Jupyter's current folder is the notebook's: outputs belong beside notebooks/, not inside.
+    here = Path.cwd().parent if Path.cwd().name == "notebooks" else Path.cwd()
+    default_output = KAGGLE_WORKING if KAGGLE_WORKING.is_dir() else here / "outputs"
     output_root = Path(
         overrides.pop("output_root", None) or os.environ.get("LITS_OUTPUT_ROOT") or default_output
     ).expanduser().resolve()

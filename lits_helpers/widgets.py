@@ -14,6 +14,7 @@ from ipywidgets import Checkbox, Dropdown, FloatSlider, IntSlider, ValueWidget, 
 from matplotlib.axes import Axes
 
 from . import plots
+from .generators import Augmentation, affine_matrices, warp_pair
 
 # What the report's three channels show, and which they are.
 WINDOWS = {
@@ -68,39 +69,43 @@ def browse_slices(
     )
 
 
-def augmentation_playground(
-    image: np.ndarray,
-    labels: np.ndarray,
-    transform: Callable[..., tuple[np.ndarray, np.ndarray]],
-) -> interactive:
+def augmentation_playground(image: np.ndarray, labels: np.ndarray) -> interactive:
     """Try transformations of one slice; the outlines must follow the picture.
 
     Parameters
     ----------
-    image : uint8 array (rows, columns) or (rows, columns, 3)
-    labels : uint8 array (rows, columns)
+    image : uint8 array (size, size) or (size, size, 3)
+    labels : uint8 array (size, size)
         0 background, 1 liver, 2 tumour.
-    transform : callable
-        ``transform(image, labels, **values)`` gives the new image and labels. The values are
-        ``rotation`` and ``shear`` in degrees, ``shift_rows`` and ``shift_columns`` as parts of the
-        picture, ``zoom`` as a factor, ``flip_horizontal`` and ``flip_vertical`` as bool, and
-        ``elastic`` in pixels.
     """
-    def draw(axes: Axes, **values) -> str:
-        plots.outlined(axes, *transform(image, labels, **values))
+    size = len(labels)
+
+    def draw(
+        axes: Axes, rotation: float, shift_down: float, shift_right: float, shear: float,
+        zoom: float, flip_horizontal: bool, flip_vertical: bool, elastic: float,
+    ) -> str:
+        matrix = affine_matrices(
+            size,
+            rotation=np.float64(rotation),
+            shear=np.float64(shear),
+            shift=-np.array([shift_right, shift_down]),  # the map looks back, to the source
+            scale=np.array([-1 if flip_horizontal else 1, -1 if flip_vertical else 1]) / zoom,
+        )
+        bent = Augmentation(elastic=elastic).displacement(np.random.default_rng(0), size)
+        plots.outlined(axes, *warp_pair(image, labels, matrix, bent))
         return "Transformed slice"
 
     return _interactive(
         draw,
         plots.MASK_COLOURS,
         rotation=FloatSlider(0, min=-45, max=45, step=1, description="rotation (°)"),
-        shift_rows=FloatSlider(0, min=-0.3, max=0.3, step=0.01, description="shift down"),
-        shift_columns=FloatSlider(0, min=-0.3, max=0.3, step=0.01, description="shift right"),
+        shift_down=FloatSlider(0, min=-0.3, max=0.3, step=0.01, description="shift down"),
+        shift_right=FloatSlider(0, min=-0.3, max=0.3, step=0.01, description="shift right"),
         shear=FloatSlider(0, min=-30, max=30, step=1, description="shear (°)"),
         zoom=FloatSlider(1, min=0.5, max=2, step=0.05, description="zoom"),
         flip_horizontal=Checkbox(False, description="flip left and right"),
         flip_vertical=Checkbox(False, description="flip up and down"),
-        elastic=FloatSlider(0, min=0, max=20, step=0.5, description="elastic (pixels)"),
+        elastic=FloatSlider(0, min=0, max=0.1, step=0.005, readout_format=".3f"),
     )
 
 

@@ -1,0 +1,153 @@
+"""The command line: parse, call, print."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+
+from .files import DataError, shown
+from .settings import PROFILES, Settings, load_settings
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m lits_helpers",
+        description="Liver-tumour segmentation on CT slices. Not a medical device.",
+        epilog="Without --data (or LITS_DATA_ROOT) everything runs on a synthetic phantom.",
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(name: str, words: str, *, skips: bool = False) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=words, description=words)
+        sub.add_argument(
+            "--data", metavar="FOLDER", help="folder with slices and masks; it is only read"
+        )
+        sub.add_argument(
+            "--output", metavar="FOLDER", help="folder that gets everything written (outputs/)"
+        )
+        sub.add_argument(
+            "--profile", choices=list(PROFILES), help="tiny: a CPU minute; full: the report's sizes"
+        )
+        if skips:
+            sub.add_argument(
+                "--skip-problems", action="store_true",
+                help="leave out unreadable or unpaired files with a warning, instead of stopping",
+            )
+        return sub
+
+    command("demo", "Run notebooks 01 to 04, write pages and figures, print the results table.")
+    command("phantom", "Write the synthetic CT volumes and slices, and say where.")
+    command("index", "Find slices and masks, classify them, print the counts.", skips=True)
+    train = command("train", "Train the U-Net, or go on where an earlier run stopped.", skips=True)
+    train.add_argument("--epochs", type=int, help="instead of the profile's")
+    train.add_argument("--minutes", type=float, help="stop after about this time; run again to go on")
+    evaluate = command("evaluate", "Score a trained network slice by slice and patient by patient.", skips=True)
+    predict = command("predict", "Write a tumour mask for every slice of a folder; needs no masks.")
+    for sub in (train, evaluate):
+        sub.add_argument(
+            "--split", choices=("patient", "slice"), default="patient",
+            help="patient: whole volumes apart; slice: the report's, tumour slices only, which leaks",
+        )
+    evaluate.add_argument(
+        "--model", metavar="FILE",
+        help="a .keras file, scored on all slices of --data; else the run's own test split",
+    )
+    predict.add_argument("--model", metavar="FILE", required=True, help="a .keras file from training")
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; returns 0, or 2 after an error in data or settings, which it prints."""
+    options = _parser().parse_args(arguments)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    chosen = {"data_root": options.data, "output_root": options.output, "profile": options.profile}
+    if getattr(options, "epochs", None):
+        chosen["epochs"] = options.epochs
+    try:
+        settings = load_settings(**chosen)
+        print(f"{settings}\n")
+        COMMANDS[options.command](settings, options)
+    except DataError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _demo(settings: Settings, options: argparse.Namespace) -> None:
+    from .demo import run_demo
+
+    run_demo(settings)
+
+
+def _phantom(settings: Settings, options: argparse.Namespace) -> None:
+    from .phantom import ensure_phantom
+
+    if not settings.is_synthetic:
+        raise DataError("there is real data: leave out --data and unset LITS_DATA_ROOT for the phantom")
+    print(f"synthetic volumes and slices: {shown(ensure_phantom(settings))}")
+
+
+def _index(settings: Settings, options: argparse.Namespace) -> None:
+    from .index import count_diagnoses, load_slices
+
+    table = load_slices(settings, skip_problems=options.skip_problems)
+    print(count_diagnoses(table))
+    print(f"{len(table)} slices of {table.volume.nunique()} volumes")
+
+
+def _split_table(settings: Settings, options: argparse.Namespace):
+    from .index import load_slices, split_patients, split_slices
+
+    table = load_slices(settings, skip_problems=options.skip_problems)
+    return (split_patients if options.split == "patient" else split_slices)(table, seed=settings.seed)
+
+
+def _train(settings: Settings, options: argparse.Namespace) -> None:
+    from .training import train
+
+    folder = train(settings, _split_table(settings, options), minutes=options.minutes)
+    print(f"best network: {shown(folder / 'best.keras')}")
+
+
+def _evaluate(settings: Settings, options: argparse.Namespace) -> None:
+    from .generators import decode_slices
+    from .index import load_slices
+    from .inference import evaluate_slices, predict_slices
+    from .scoring import patient_scores, summary
+    from .training import load_checkpoint, run_folder, split_name
+
+    if options.model:
+        model = load_checkpoint(options.model, settings.image_size)
+        table = tested = load_slices(settings, skip_problems=options.skip_problems)
+        words = "all slices, whether or not the network was trained on them"
+    else:
+        table = _split_table(settings, options)
+        model = load_checkpoint(run_folder(settings, table) / "best.keras", settings.image_size)
+        tested = table[table.split == "test"]
+        words = f"test slices of the {split_name(table)}"
+    cache = decode_slices(table, settings.image_size, settings.output_root)
+    scores = evaluate_slices(tested, predict_slices(model, cache, tested))
+    print(f"\n{settings.data_label}: {words}; threshold 0.30, native resolution\n")
+    print(summary(scores).round(3).to_string(index=False, na_rep="-"))
+    print(f"\n{patient_scores(scores).round(3).to_string(index=False, na_rep='-')}")
+
+
+def _predict(settings: Settings, options: argparse.Namespace) -> None:
+    from .index import find_images
+    from .inference import predict_files
+    from .phantom import ensure_phantom
+    from .training import load_checkpoint
+
+    model = load_checkpoint(options.model, settings.image_size)
+    table = find_images(ensure_phantom(settings))
+    print(f"masks and list: {shown(predict_files(model, table, settings.output_root / 'predictions'))}")
+
+
+COMMANDS = {
+    "demo": _demo, "phantom": _phantom, "index": _index,
+    "train": _train, "evaluate": _evaluate, "predict": _predict,
+}
+
+if __name__ == "__main__":
+    sys.exit(main())

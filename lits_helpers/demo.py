@@ -1,0 +1,95 @@
+"""Run the first four notebooks from top to bottom, and gather what they show."""
+
+from __future__ import annotations
+
+import base64
+import os
+import time
+from pathlib import Path
+
+import pandas as pd
+from tqdm.auto import tqdm
+
+from .files import DataError, atomic_path, shown
+from .settings import Settings
+
+NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
+
+
+def run_notebooks(settings: Settings) -> Path:
+    """Execute notebooks 01 to 04 in order; pages and figures go below the output root.
+
+    Parameters
+    ----------
+    settings : Settings
+        Handed to the notebooks through their environment variables.
+
+    Returns
+    -------
+    Path
+        ``demo/``: an HTML page for each notebook, and ``figures/`` with every picture as PNG.
+
+    Raises
+    ------
+    DataError
+        If the notebooks or the packages that run them are missing.
+    nbclient.exceptions.CellExecutionError
+        If a cell fails.
+    """
+    try:
+        import nbclient
+        import nbconvert
+        import nbformat
+    except ImportError as error:
+        raise DataError(f"{error}: install the notebooks extra, pip install -e '.[notebooks]'") from error
+    sources = sorted(NOTEBOOKS.glob("0[1-4]_*.ipynb"))
+    if len(sources) != 4:
+        raise DataError(f"{NOTEBOOKS} does not hold notebooks 01 to 04: run this from a clone")
+    environment = os.environ | {
+        "LITS_PROFILE": settings.profile,
+        "LITS_OUTPUT_ROOT": str(settings.output_root),
+        "LITS_DATA_ROOT": "" if settings.is_synthetic else str(settings.data_root),
+    }
+    folder = settings.output_root / "demo"
+    for source in sources:
+        notebook = nbformat.read(source, as_version=4)
+        client = nbclient.NotebookClient(notebook, timeout=None, kernel_name="python3")
+        started = time.monotonic()
+        with client.setup_kernel(env=environment, cwd=str(NOTEBOOKS)):
+            cells = tqdm(list(enumerate(notebook.cells)), desc=source.stem, unit="cell")
+            for position, cell in cells:
+                client.execute_cell(cell, position)
+        print(f"{source.stem}: {time.monotonic() - started:.0f} s")
+        page, _ = nbconvert.HTMLExporter().from_notebook_node(notebook)
+        with atomic_path(folder / f"{source.stem}.html") as temporary:
+            temporary.write_text(page, encoding="utf-8")
+        _save_figures(notebook, folder / "figures", source.stem)
+    return folder
+
+
+def _save_figures(notebook, folder: Path, stem: str) -> None:
+    outputs = (output for cell in notebook.cells for output in cell.get("outputs", ()))
+    bundles = [output["data"] for output in outputs if "data" in output]
+    pictures = [
+        (ending, bundle[kind])
+        for bundle in bundles
+        for ending, kind in (("png", "image/png"), ("jpg", "image/jpeg"))
+        if kind in bundle
+    ]
+    for number, (ending, picture) in enumerate(pictures, 1):
+        with atomic_path(folder / f"{stem}_{number}.{ending}") as temporary:
+            temporary.write_bytes(base64.b64decode(picture))
+
+
+def results_table(folder: Path) -> str:
+    """The table that notebook 04 wrote, as text with its label."""
+    results = pd.read_csv(folder.parent / "results" / "summary.csv")
+    return results.round(3).to_string(index=False, na_rep="-")
+
+
+def run_demo(settings: Settings) -> None:
+    """Notebooks, pages, figures, and the results table on screen."""
+    folder = run_notebooks(settings)
+    print(f"\nResults on the {settings.data_label}, held-out test patients:\n")
+    print(results_table(folder))
+    print(f"\nPages:   {shown(folder)}/*.html\nFigures: {shown(folder / 'figures')}/")

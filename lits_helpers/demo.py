@@ -13,6 +13,8 @@ from tqdm.auto import tqdm
 from .files import DataError, atomic_path, shown
 from .settings import Settings
 
+# Keeps what TensorFlow's C++ writes at its import, which no log level silences, out of the pages.
+QUIET_KERNEL = ["--IPKernelApp.capture_fd_output=False"]
 NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
 
 
@@ -53,7 +55,9 @@ def run_notebooks(settings: Settings) -> Path:
     folder = settings.output_root / "demo"
     for source in sources:
         notebook = nbformat.read(source, as_version=4)
-        client = nbclient.NotebookClient(notebook, timeout=None, kernel_name="python3")
+        client = nbclient.NotebookClient(
+            notebook, timeout=None, kernel_name="python3", extra_arguments=QUIET_KERNEL
+        )
         started = time.monotonic()
         with client.setup_kernel(env=environment, cwd=str(NOTEBOOKS)):
             cells = tqdm(list(enumerate(notebook.cells)), desc=source.stem, unit="cell")

@@ -14,8 +14,7 @@ from tqdm.auto import tqdm
 
 from .files import atomic_path
 from .generators import SliceCache, resize_image
-from .masks import TUMOUR, read_labels
-from .metrics import THRESHOLD
+from .masks import THRESHOLD, TUMOUR, read_labels
 from .scoring import slice_scores
 from .volumes import read_image, write_image
 
@@ -59,26 +58,12 @@ def predict_slices(
     return probabilities
 
 
-def native_mask(
-    probability: np.ndarray, shape: tuple[int, int], *, threshold: float = THRESHOLD
-) -> np.ndarray:
-    """Bring one probability map to the size of its slice, and cut it.
+def enlarged(probability: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """One probability map at the size of its slice: float32 (rows, columns), in [0, 1].
 
-    Probabilities are interpolated and cut afterwards: a mask enlarged after the cut has steps.
-
-    Parameters
-    ----------
-    probability : float32 array (size, size), in [0, 1]
-    shape : (rows, columns)
-        Of the slice file.
-    threshold : float
-        Tumour where the probability is above it; 0.30 is the report's.
-
-    Returns
-    -------
-    boolean array of ``shape``
+    Interpolated before it is cut, because a mask that is enlarged after the cut has steps.
     """
-    return cv2.resize(probability, shape[::-1], interpolation=cv2.INTER_LINEAR) > threshold
+    return cv2.resize(probability, shape[::-1], interpolation=cv2.INTER_LINEAR)
 
 
 def mask_pairs(
@@ -87,7 +72,7 @@ def mask_pairs(
     """Truth and prediction of each row, boolean at native resolution, one at a time."""
     for row, probability in zip(table.itertuples(), probabilities, strict=True):
         truth = read_labels(row.mask_path) == TUMOUR
-        yield truth, native_mask(probability, truth.shape, threshold=threshold)
+        yield truth, enlarged(probability, truth.shape) > threshold
 
 
 def evaluate_slices(
@@ -142,7 +127,7 @@ def predict_files(
             resized = np.stack([resize_image(image, size) for image in images])
             probabilities = _predict_batch(model, resized, batch_size)
             for row, image, probability in zip(part.itertuples(), images, probabilities, strict=True):
-                mask = native_mask(probability, image.shape[:2], threshold=threshold)
+                mask = enlarged(probability, image.shape[:2]) > threshold
                 name = f"masks/volume-{row.volume}_slice_{row.slice}_prediction.png"
                 write_image(folder / name, mask.astype(np.uint8) * 255)
                 rows.append(

@@ -28,6 +28,8 @@ from .volumes import read_image
 
 BACKGROUND, LIVER, TUMOUR = 0, 1, 2
 EMPTY, LIVER_ONLY, LIVER_AND_TUMOUR = 0, 1, 2
+# The report's, for the grey levels of its masks (of 255) as for predicted probabilities.
+THRESHOLD = 0.30
 DIAGNOSES = ("empty", "liver only", "liver and tumour")
 
 _REPORT_EXACT = {53: BACKGROUND, 54: LIVER, 55: TUMOUR, 68: LIVER, 83: LIVER, 84: TUMOUR}
@@ -192,4 +194,4 @@ def report_target(grey: np.ndarray) -> np.ndarray:
 
     The tumour where it is large; the *whole liver* in every other slice.
     """
-    return grey / 255 > 0.30
+    return grey / 255 > THRESHOLD

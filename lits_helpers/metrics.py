@@ -14,10 +14,10 @@ from __future__ import annotations
 import keras
 from keras import ops
 
+from .masks import THRESHOLD
+
 # The report adds 1 to both sides of each quotient, so that an empty batch divides 1 by 1.
 SMOOTH = 1.0
-# Above it a probability counts as tumour (the report's evaluation).
-THRESHOLD = 0.30
 
 registered = keras.saving.register_keras_serializable(package="lits_helpers")
 

@@ -358,7 +358,7 @@ def predictions(
     cases: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray, str]],
     *,
     target: str = "tumour",
-    threshold: float = 0.5,
+    threshold: float = masks.THRESHOLD,
 ) -> Figure:
     """CT, truth, prediction, probability and errors, one row a slice.
 

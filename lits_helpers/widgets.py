@@ -15,6 +15,7 @@ from matplotlib.axes import Axes
 
 from . import plots
 from .generators import Augmentation, affine_matrices, warp_pair
+from .masks import THRESHOLD
 
 # What the report's three channels show, and which they are.
 WINDOWS = {
@@ -136,5 +137,5 @@ def threshold_explorer(
     return _interactive(
         draw,
         plots.ERROR_COLOURS,
-        threshold=FloatSlider(0.5, min=0, max=1, step=0.01, description="threshold"),
+        threshold=FloatSlider(THRESHOLD, min=0, max=1, step=0.01, description="threshold"),
     )

@@ -215,6 +215,8 @@ class _RunFolder(keras.callbacks.Callback):
             for callback in self.adapting:
                 callback.on_epoch_end(row["epoch"] - 1, row)
         self.model.optimizer.learning_rate = rate
+        # A compiled model's weight file holds the optimizer too: three times the size.
+        self.weights_only = keras.Model(self.model.inputs, self.model.outputs)
         steps, epochs = self.params["steps"], self.params["epochs"]
         self.bar = tqdm(
             total=steps * epochs, initial=steps * len(self.rows), desc="training", unit="step"
@@ -236,7 +238,7 @@ class _RunFolder(keras.callbacks.Callback):
         self.bar.set_postfix(epoch=number, val_loss=row[MONITORED], val_dice=row["val_pooled_dice"])
 
         with atomic_path(self.folder / "weights" / f"epoch-{number:03d}.weights.h5") as temporary:
-            self.model.save_weights(temporary)
+            self.weights_only.save_weights(temporary)
         if is_best:
             with atomic_path(self.folder / "best.keras") as temporary:
                 self.model.save(temporary)

@@ -13,37 +13,25 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from matplotlib.artist import Artist
-from matplotlib.axes import Axes
-from matplotlib.collections import LineCollection
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 
+from .drawing import (
+    DIAGNOSIS_COLOURS, ERROR_COLOURS, LIVER_COLOUR, MASK_COLOURS, TRAINING_COLOUR, TUMOUR_COLOUR,
+    VALIDATION_COLOUR, dice_words, draw_legend, draw_outline, error_map, outlined, panels, show_ct,
+    styled,
+)
 from .files import atomic_path
-from .masks import DIAGNOSES, report_target
-from .scoring import dice
+from .index import REPORT_COUNTS, SPLITS
+from .masks import THRESHOLD, report_target
 
 Case = tuple[np.ndarray, np.ndarray, str]
 
-# Sky blue and vermillion of Okabe and Ito's colour-blind safe palette
-# (https://jfly.uni-koeln.de/color), far from each other and from grey in every simulated vision.
-LIVER_COLOUR = "#56B4E9"
-TUMOUR_COLOUR = "#D55E00"
-MASK_COLOURS = {"liver": LIVER_COLOUR, "tumour": TUMOUR_COLOUR}
-# At least 63 CIELAB units apart under normal vision, protanopia, deuteranopia and tritanopia.
-ERROR_COLOURS = {"found": "#117733", "missed": "#F0E442", "false positive": "#B300B3"}
-TRAINING_COLOUR, VALIDATION_COLOUR = "#0072B2", "#E69F00"  # of the same palette
-
-DIAGNOSIS_COLOURS = dict(zip(DIAGNOSES, ("#BBBBBB", LIVER_COLOUR, TUMOUR_COLOUR), strict=True))
-SPLITS = ("train", "validation", "test")
-REPORT_COUNTS = (19_777, 6_948, 2_631)  # the report's figure 6
 REPORT_TUMOUR_BAND = (55, 75)  # grey levels that mean a tumour to it
-CT_WINDOW = "CT window \N{MINUS SIGN}40 to 160 HU"  # the green channel's
 METRIC_TITLES = {
     "loss": "Loss",
     "dice_coef": "Dice, mean of batches",
@@ -52,116 +40,11 @@ METRIC_TITLES = {
     "pooled_iou": "IoU, pooled over pixels",
 }
 
-# As a decorator this sets the style for one call and leaves the reader's rcParams alone.
-styled = plt.rc_context({
-    "font.size": 9,
-    "axes.titlesize": 9.5,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "figure.titlesize": 11,
-    "figure.constrained_layout.use": True,
-    "legend.frameon": False,
-})
-
-
-def show_ct(axes: Axes, image: np.ndarray, *, channel: int = 1) -> None:
-    """Draw one slice in grey; of three channels the green one, -40 to 160 HU, unless told.
-
-    Raises
-    ------
-    ValueError
-        If the image is not uint8: its grey levels would not be comparable between figures.
-    """
-    if image.dtype != np.uint8:
-        raise ValueError(f"images are shown as uint8 0..255, got {image.dtype}: rescale it first")
-    grey = image if image.ndim == 2 else image[..., channel]
-    axes.imshow(grey, cmap="gray", vmin=0, vmax=255, aspect="equal")
-
-
-def outline(mask: np.ndarray) -> np.ndarray:
-    """The edges between a mask's pixels and the others, in image coordinates.
-
-    Parameters
-    ----------
-    mask : bool array (rows, columns)
-
-    Returns
-    -------
-    float array (edges, 2, 2)
-        Both ends (x, y) of each pixel edge; integers are pixel centres, so edges lie on halves.
-        The picture's border closes a mask that touches it; an empty mask has no edges.
-    """
-    padded = np.pad(np.asarray(mask, bool), 1)
-    rows, columns = np.nonzero(padded[1:] != padded[:-1])
-    level = np.stack([columns - 1.5, rows - 0.5, columns - 0.5, rows - 0.5], axis=1)
-    rows, columns = np.nonzero(padded[:, 1:] != padded[:, :-1])
-    upright = np.stack([columns - 0.5, rows - 1.5, columns - 0.5, rows - 0.5], axis=1)
-    return np.concatenate([level, upright]).reshape(-1, 2, 2)
-
-
-def draw_outline(axes: Axes, mask: np.ndarray, colour: str) -> LineCollection:
-    """Draw a mask's boundary along its pixel edges: one pixel shows, and none is no error."""
-    lines = LineCollection(outline(mask), colors=colour, linewidths=1.3, capstyle="projecting")
-    return axes.add_collection(lines, autolim=False)  # the picture, not the mask, sets the limits
-
-
-def outlined(axes: Axes, image: np.ndarray, labels: np.ndarray | None, *, channel: int = 1) -> None:
-    """Draw one slice and the outlines of its liver (tumours included) and tumour, if labelled."""
-    show_ct(axes, image, channel=channel)
-    if labels is not None:
-        draw_outline(axes, labels >= 1, LIVER_COLOUR)
-        draw_outline(axes, labels == 2, TUMOUR_COLOUR)
-
-
-def error_map(truth: np.ndarray, predicted: np.ndarray) -> np.ndarray:
-    """Colour the pixels of two bool masks (rows, columns) by :data:`ERROR_COLOURS`.
-
-    Returns
-    -------
-    float array (rows, columns, 4)
-        RGBA in 0..1; transparent where both masks are False.
-    """
-    colours = np.zeros((*truth.shape, 4))
-    kinds = (truth & predicted, truth & ~predicted, ~truth & predicted)
-    for pixels, colour in zip(kinds, ERROR_COLOURS.values(), strict=True):
-        colours[pixels] = to_rgba(colour)
-    return colours
-
-
-def dice_words(truth: np.ndarray, predicted: np.ndarray) -> str:
-    """Dice of two bool masks, in words because two empty ones have none."""
-    value = dice(truth, predicted)
-    return "no Dice (both empty)" if np.isnan(value) else f"Dice {value:.2f}"
-
-
-def _panels(
-    lines: int, columns: int, *, size: tuple[float, float], pictures: bool = False, **shared: bool
-) -> tuple[Figure, np.ndarray]:
-    """A figure and its array of axes; those for pictures are bare."""
-    figure, axes = plt.subplots(lines, columns, figsize=size, squeeze=False, **shared)
-    for panel in axes.flat:
-        panel.tick_params(labelsize=8)  # ticks are made when drawn, outside the style
-        if pictures:
-            panel.set(xticks=[], yticks=[])
-            panel.spines[:].set_visible(False)
-    return figure, axes
-
-
-def draw_legend(
-    figure: Figure, colours: dict[str, str], *more: Artist, image: np.ndarray | None = None
-) -> None:
-    """Explain the colours below a figure and, if an image's coding tells it, the window."""
-    handles = [Line2D([], [], color=colour, lw=3, label=name) for name, colour in colours.items()]
-    handles += more
-    window = CT_WINDOW if image is not None and image.ndim == 3 else None
-    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), title=window)
-
-
 def _case_grid(rows: Sequence[Sequence[tuple]], title: str) -> Figure:
     """Rows of cases with outlines, or without where the labels are None."""
     side = min(10 / len(rows[0]), 3.3)
     size = (side * len(rows[0]), (side + 0.2) * len(rows) + 0.8)
-    figure, axes = _panels(len(rows), len(rows[0]), size=size, pictures=True)
+    figure, axes = panels(len(rows), len(rows[0]), size=size, pictures=True)
     for line, row in zip(axes, rows, strict=True):
         for panel, (image, labels, words) in zip(line, row, strict=True):
             outlined(panel, image, labels)
@@ -205,9 +88,9 @@ def class_counts(table: pd.DataFrame) -> Figure:
     counts = {"Counted from the masks": counted("diagnosis")}
     if not (table["diagnosis"] == table["report_diagnosis"]).all():
         counts["Same slices, by the report's rule"] = counted("report_diagnosis")
-    counts["Published in the report"] = REPORT_COUNTS
+    counts["Published in the report"] = REPORT_COUNTS.values()
 
-    figure, axes = _panels(1, len(counts), size=(10 / 3 * len(counts), 3.2))
+    figure, axes = panels(1, len(counts), size=(10 / 3 * len(counts), 3.2))
     for panel, (title, numbers) in zip(axes.flat, counts.items(), strict=True):
         bars = panel.bar(list(DIAGNOSIS_COLOURS), numbers, color=DIAGNOSIS_COLOURS.values())
         total = sum(numbers)
@@ -232,7 +115,7 @@ def mask_conversion(cases: Sequence[Case]) -> Figure:
     ----------
     Figure 7 of the report.
     """
-    figure, axes = _panels(len(cases), 4, size=(10, 2.4 * len(cases) + 0.9), pictures=True)
+    figure, axes = panels(len(cases), 4, size=(10, 2.4 * len(cases) + 0.9), pictures=True)
     names = ("Mask as stored", "Its grey levels", "Report's target", "Decoded labels")
     colours = np.array([to_rgba(colour) for colour in ("black", LIVER_COLOUR, TUMOUR_COLOUR)])
     for panel, name in zip(axes[0], names, strict=True):
@@ -275,7 +158,7 @@ def split_overview(table: pd.DataFrame) -> Figure:
     leaking = [volume for volume in order if len(sides[volume]) > 1]
 
     height = float(np.clip(0.18 * len(order) + 1.5, 2.8, 14))
-    figure, axes = _panels(1, 3, size=(10, height), sharex=True, sharey=True)
+    figure, axes = panels(1, 3, size=(10, height), sharex=True, sharey=True)
     for panel, split in zip(axes.flat, SPLITS, strict=True):
         here = counts[counts.index.get_level_values("split") == split].droplevel("split")
         here = here.reindex(index=order, columns=range(3), fill_value=0).to_numpy()
@@ -315,7 +198,7 @@ def training_curves(history: pd.DataFrame, *, monitor: str = "val_loss") -> Figu
     metrics = [c for c in history if c not in ("epoch", "seconds") and not c.startswith("val_")]
     columns = min(len(metrics), 3)
     lines = -(-len(metrics) // columns)
-    figure, axes = _panels(lines, columns, size=(10 / 3 * columns, 2.4 * lines + 0.8))
+    figure, axes = panels(lines, columns, size=(10 / 3 * columns, 2.4 * lines + 0.8))
     for unused in axes.flat[len(metrics):]:
         unused.remove()
     curves = (("", TRAINING_COLOUR, "training"), ("val_", VALIDATION_COLOUR, "validation"))
@@ -358,7 +241,7 @@ def predictions(
     cases: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray, str]],
     *,
     target: str = "tumour",
-    threshold: float = masks.THRESHOLD,
+    threshold: float = THRESHOLD,
 ) -> Figure:
     """CT, truth, prediction, probability and errors, one row a slice.
 
@@ -383,7 +266,7 @@ def predictions(
     ----------
     Figure 9 of the report.
     """
-    figure, axes = _panels(len(cases), 5, size=(10, 2.0 * len(cases) + 1.1), pictures=True)
+    figure, axes = panels(len(cases), 5, size=(10, 2.0 * len(cases) + 1.1), pictures=True)
     names = ("CT", "Truth", "Prediction", "Probability", "Errors")
     for panel, name in zip(axes[0], names, strict=True):
         panel.set_title(name)
@@ -419,7 +302,7 @@ def confusion_matrix(matrix: pd.DataFrame) -> Figure:
     """
     counts = matrix.to_numpy()
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    figure, axes = _panels(1, 1, size=(4.2, 3.8))
+    figure, axes = panels(1, 1, size=(4.2, 3.8))
     panel = axes[0, 0]
     panel.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     for (row, column), share in np.ndenumerate(shares):
@@ -445,7 +328,7 @@ def dice_distribution(slices: pd.DataFrame, patients: pd.DataFrame) -> Figure:
         NaN where truth and prediction are empty: left out, and counted in the label.
         ``truth_pixels`` is the size; a patient without a tumour is not in the right panel.
     """
-    figure, axes = _panels(1, 2, size=(10, 3.8), sharey=True)
+    figure, axes = panels(1, 2, size=(10, 3.8), sharey=True)
     strips, by_size = axes[0]
     labels = []
     for place, (unit, table) in enumerate({"slices": slices, "patients": patients}.items()):

@@ -13,7 +13,7 @@ import numpy as np
 from ipywidgets import Checkbox, Dropdown, FloatSlider, IntSlider, ValueWidget, interactive
 from matplotlib.axes import Axes
 
-from . import plots
+from . import drawing
 from .generators import Augmentation, affine_matrices, warp_pair
 from .masks import THRESHOLD
 
@@ -25,13 +25,13 @@ WINDOWS = {
 }
 
 
-@plots.styled
+@drawing.styled
 def _interactive(
     draw: Callable[..., str], colours: dict[str, str], **controls: ValueWidget
 ) -> interactive:
     """Controls above one picture; ``draw(axes, **values)`` fills it and returns its title."""
     figure, axes = plt.subplots(figsize=(4.2, 4.7))
-    plots.draw_legend(figure, colours)
+    drawing.draw_legend(figure, colours)
     plt.close(figure)  # or the notebook would show it once more, outside the widget
 
     def redraw(**values):
@@ -58,12 +58,12 @@ def browse_slices(
     titles : sequence of str
     """
     def draw(axes: Axes, number: int, outlines: bool, channel: int) -> str:
-        plots.outlined(axes, images[number], labels[number] if outlines else None, channel=channel)
+        drawing.outlined(axes, images[number], labels[number] if outlines else None, channel=channel)
         return titles[number]
 
     return _interactive(
         draw,
-        plots.MASK_COLOURS,
+        drawing.MASK_COLOURS,
         number=IntSlider(0, 0, len(images) - 1, description="slice"),
         outlines=Checkbox(True, description="outlines"),
         channel=Dropdown(options=WINDOWS, description="window"),
@@ -93,12 +93,12 @@ def augmentation_playground(image: np.ndarray, labels: np.ndarray) -> interactiv
             scale=np.array([-1 if flip_horizontal else 1, -1 if flip_vertical else 1]) / zoom,
         )
         bent = Augmentation(elastic=elastic).displacement(np.random.default_rng(0), size)
-        plots.outlined(axes, *warp_pair(image, labels, matrix, bent))
+        drawing.outlined(axes, *warp_pair(image, labels, matrix, bent))
         return "Transformed slice"
 
     return _interactive(
         draw,
-        plots.MASK_COLOURS,
+        drawing.MASK_COLOURS,
         rotation=FloatSlider(0, min=-45, max=45, step=1, description="rotation (°)"),
         shift_down=FloatSlider(0, min=-0.3, max=0.3, step=0.01, description="shift down"),
         shift_right=FloatSlider(0, min=-0.3, max=0.3, step=0.01, description="shift right"),
@@ -126,16 +126,16 @@ def threshold_explorer(
 
     def draw(axes: Axes, threshold: float) -> str:
         predicted = probability > threshold
-        plots.show_ct(axes, image)
-        axes.imshow(plots.error_map(truth, predicted), interpolation="nearest")
+        drawing.show_ct(axes, image)
+        axes.imshow(drawing.error_map(truth, predicted), interpolation="nearest")
         missed, added = np.count_nonzero(truth & ~predicted), np.count_nonzero(predicted & ~truth)
         return (
-            f"Threshold {threshold:.2f}: {plots.dice_words(truth, predicted)}\n"
+            f"Threshold {threshold:.2f}: {drawing.dice_words(truth, predicted)}\n"
             f"{missed:,} pixels missed, {added:,} false positive"
         )
 
     return _interactive(
         draw,
-        plots.ERROR_COLOURS,
+        drawing.ERROR_COLOURS,
         threshold=FloatSlider(THRESHOLD, min=0, max=1, step=0.01, description="threshold"),
     )

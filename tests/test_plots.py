@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from matplotlib.colors import to_rgb, to_rgba
 
-from lits_helpers import plots
+from lits_helpers import drawing, plots
 
 BLANK = np.zeros((16, 16, 3), np.uint8)
 
@@ -55,7 +55,7 @@ def table_of(diagnoses, **columns):
 def test_the_outline_of_one_pixel_is_its_four_edges():
     mask = np.zeros((5, 7), bool)
     mask[3, 2] = True
-    edges = {frozenset(map(tuple, edge)) for edge in plots.outline(mask).tolist()}
+    edges = {frozenset(map(tuple, edge)) for edge in drawing.outline(mask).tolist()}
     left, right, top, bottom = 1.5, 2.5, 2.5, 3.5
     assert edges == {
         frozenset({(left, top), (right, top)}),
@@ -66,7 +66,7 @@ def test_the_outline_of_one_pixel_is_its_four_edges():
 
 
 def test_a_mask_that_fills_the_picture_is_outlined_along_its_border():
-    edges = plots.outline(np.ones((3, 5), bool))
+    edges = drawing.outline(np.ones((3, 5), bool))
     assert len(edges) == 2 * (3 + 5)
     assert edges.reshape(-1, 2).min(axis=0).tolist() == [-0.5, -0.5]
     assert edges.reshape(-1, 2).max(axis=0).tolist() == [4.5, 2.5]
@@ -75,26 +75,26 @@ def test_a_mask_that_fills_the_picture_is_outlined_along_its_border():
 def test_a_hole_in_a_mask_is_outlined_too():
     mask = np.ones((5, 5), bool)
     mask[2, 2] = False
-    assert len(plots.outline(mask)) == 20 + 4
+    assert len(drawing.outline(mask)) == 20 + 4
 
 
 def test_an_empty_mask_has_no_outline():
-    assert plots.outline(np.zeros((4, 4), bool)).shape == (0, 2, 2)
+    assert drawing.outline(np.zeros((4, 4), bool)).shape == (0, 2, 2)
 
 
 def test_the_liver_outline_goes_around_liver_and_tumour_and_the_tumour_has_its_own():
     _, axes = plt.subplots()
-    plots.outlined(axes, BLANK, LIVER_AND_TUMOUR)
+    drawing.outlined(axes, BLANK, LIVER_AND_TUMOUR)
     liver, tumour = axes.collections
     assert len(liver.get_segments()) == 2 * (10 + 8)
     assert len(tumour.get_segments()) == 2 * (3 + 2)
-    assert tuple(liver.get_edgecolor()[0]) == to_rgba(plots.LIVER_COLOUR)
-    assert tuple(tumour.get_edgecolor()[0]) == to_rgba(plots.TUMOUR_COLOUR)
+    assert tuple(liver.get_edgecolor()[0]) == to_rgba(drawing.LIVER_COLOUR)
+    assert tuple(tumour.get_edgecolor()[0]) == to_rgba(drawing.TUMOUR_COLOUR)
 
 
 def test_an_outline_at_the_border_leaves_the_picture_its_size():
     _, axes = plt.subplots()
-    plots.outlined(axes, BLANK, np.ones((16, 16), np.uint8))
+    drawing.outlined(axes, BLANK, np.ones((16, 16), np.uint8))
     assert axes.get_xlim() == (-0.5, 15.5)
     assert axes.get_ylim() == (15.5, -0.5)
 
@@ -102,7 +102,7 @@ def test_an_outline_at_the_border_leaves_the_picture_its_size():
 def test_a_slice_is_drawn_in_grey_from_its_green_channel_with_equal_aspect():
     _, axes = plt.subplots()
     image = np.dstack([np.full((4, 6), level, np.uint8) for level in (10, 20, 30)])
-    plots.show_ct(axes, image)
+    drawing.show_ct(axes, image)
     (shown,) = axes.images
     assert (shown.get_array() == 20).all()
     assert (shown.get_cmap().name, *shown.get_clim()) == ("gray", 0, 255)
@@ -112,16 +112,16 @@ def test_a_slice_is_drawn_in_grey_from_its_green_channel_with_equal_aspect():
 def test_an_image_that_is_not_uint8_is_refused_by_its_type():
     _, axes = plt.subplots()
     with pytest.raises(ValueError, match="float32"):
-        plots.show_ct(axes, np.zeros((4, 4), np.float32))
+        drawing.show_ct(axes, np.zeros((4, 4), np.float32))
 
 
 def test_each_kind_of_error_has_its_colour_and_the_rest_is_transparent():
     truth = np.array([[True, True], [False, False]])
     predicted = np.array([[True, False], [True, False]])
-    colours = plots.error_map(truth, predicted)
-    assert tuple(colours[0, 0]) == to_rgba(plots.ERROR_COLOURS["found"])
-    assert tuple(colours[0, 1]) == to_rgba(plots.ERROR_COLOURS["missed"])
-    assert tuple(colours[1, 0]) == to_rgba(plots.ERROR_COLOURS["false positive"])
+    colours = drawing.error_map(truth, predicted)
+    assert tuple(colours[0, 0]) == to_rgba(drawing.ERROR_COLOURS["found"])
+    assert tuple(colours[0, 1]) == to_rgba(drawing.ERROR_COLOURS["missed"])
+    assert tuple(colours[1, 0]) == to_rgba(drawing.ERROR_COLOURS["false positive"])
     assert colours[1, 1, 3] == 0
 
 
@@ -151,7 +151,7 @@ def cielab(colour, vision):
 @pytest.mark.parametrize("vision", VISIONS)
 @pytest.mark.parametrize(
     ("colours", "apart"),
-    [(plots.MASK_COLOURS, 80), (plots.ERROR_COLOURS, 60), (plots.DIAGNOSIS_COLOURS, 25)],
+    [(drawing.MASK_COLOURS, 80), (drawing.ERROR_COLOURS, 60), (drawing.DIAGNOSIS_COLOURS, 25)],
     ids=["masks", "errors", "diagnoses"],
 )
 def test_colours_stay_apart_for_the_colour_blind(colours, apart, vision):
@@ -250,8 +250,8 @@ def test_a_coded_mask_is_shown_as_stored_in_grey_as_target_and_decoded():
     assert (stored == coded).all()
     assert [int(grey[y, x]) for y, x in ((0, 0), (2, 1), (4, 3))] == [53, 68, 84]
     assert np.count_nonzero(target) == 6 and target[4:7, 3:5].all()
-    assert tuple(decoded[2, 1]) == to_rgba(plots.LIVER_COLOUR)
-    assert tuple(decoded[4, 3]) == to_rgba(plots.TUMOUR_COLOUR)
+    assert tuple(decoded[2, 1]) == to_rgba(drawing.LIVER_COLOUR)
+    assert tuple(decoded[4, 3]) == to_rgba(drawing.TUMOUR_COLOUR)
     assert figure.axes[0].get_ylabel() == "volume 1, slice 2"
     assert legend_texts(figure)[:2] == ["liver", "tumour"]
 
@@ -345,7 +345,7 @@ def test_predictions_show_truth_prediction_probability_and_errors_with_dice_in_t
     assert probability.images[0].get_clim() == (0, 1)
     colours = errors.images[1].get_array()
     for row, kind in ((10, "missed"), (11, "found"), (12, "false positive")):
-        assert tuple(colours[row, 20]) == to_rgba(plots.ERROR_COLOURS[kind])
+        assert tuple(colours[row, 20]) == to_rgba(drawing.ERROR_COLOURS[kind])
     assert legend_texts(figure) == ["tumour", "found", "missed", "false positive"]
     assert scale.get_xlim() == (0, 1)
 
@@ -386,7 +386,7 @@ def test_labels_in_place_of_a_truth_mask_are_refused():
 def test_a_liver_prediction_is_outlined_and_named_as_liver():
     figure = plots.predictions([(CT, TRUTH, PROBABILITY, "")], target="liver")
     assert legend_texts(figure)[0] == "liver"
-    assert tuple(figure.axes[1].collections[0].get_edgecolor()[0]) == to_rgba(plots.LIVER_COLOUR)
+    assert tuple(figure.axes[1].collections[0].get_edgecolor()[0]) == to_rgba(drawing.LIVER_COLOUR)
 
 
 # --- scores -----------------------------------------------------------------------------------

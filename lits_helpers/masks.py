@@ -177,7 +177,7 @@ def report_diagnosis(grey: np.ndarray) -> int:
 
     "Empty" is the checksum ``mask.sum() == 33554432``, 512 * 512 pixels of (77, 51, 0); tumour
     is any grey level between 55 and 75; the rest is liver. The middle band really holds *healthy
-    liver beside a large tumour*, and below JPEG quality 98 also the blurred edge of any liver.
+    liver beside a large tumour*, and below JPEG quality 99 also the blurred edge of any liver.
 
     Parameters
     ----------

@@ -26,8 +26,9 @@ import tensorflow as tf
 from tqdm.auto import tqdm
 
 from . import __version__, metrics
+from .augmentation import Augmentation
 from .files import DataError, atomic_path, fingerprint, shown
-from .generators import Augmentation, batches, decode_slices
+from .generators import batches, decode_slices
 from .index import check_patient_split, save_split
 from .model import unet
 from .settings import Settings

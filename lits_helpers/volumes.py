@@ -219,7 +219,7 @@ def write_slice_files(
     ending : str
         ``".jpg"`` as in the report, or ``".png"`` (lossless).
     jpeg_quality : int
-        The report's own rule for tumours works at 98 and above only.
+        The report's own rule for tumours works at 99 and above only (measured with libjpeg-turbo).
     """
     for number, (image, mask) in enumerate(zip(hounsfield, labels, strict=True)):
         image_path, mask_path = slice_paths(root, volume, number, ending)

@@ -14,7 +14,7 @@ from ipywidgets import Checkbox, Dropdown, FloatSlider, IntSlider, ValueWidget, 
 from matplotlib.axes import Axes
 
 from . import drawing
-from .generators import Augmentation, affine_matrices, warp_pair
+from .augmentation import Augmentation, affine_matrices, warp_pair
 from .masks import THRESHOLD
 
 # What the report's three channels show, and which they are.

@@ -27,7 +27,6 @@
 # ## Set up
 
 # %%
-# %config InlineBackend.figure_formats = ["jpeg"]
 import time
 from dataclasses import replace
 
@@ -35,10 +34,12 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from lits_helpers import index, load_settings, masks, plots, widgets
-from lits_helpers.generators import Augmentation, batches, decode_slices, iterate_batches, warp_pair
+from lits_helpers import drawing, index, load_settings, masks, plots, widgets
+from lits_helpers.augmentation import Augmentation, warp_pair
+from lits_helpers.generators import batches, decode_slices, iterate_batches
 from lits_helpers.volumes import read_image
 
+drawing.compact_figures()
 settings = load_settings()
 print(settings)
 
@@ -105,7 +106,7 @@ alone = [
     transformed(replace(still, shear=report.shear), "shear 0.05 degrees"),
     transformed(replace(still, zoom=report.zoom), "zoom 5 %"),
 ]
-plots.augmentation_preview([[(image, labels, name), *alone[:2]], [(image, labels, name), *alone[2:]]])
+plots.augmentation_preview([[(image, labels, name), *alone]])
 plt.show()
 
 # %% [markdown]
@@ -135,7 +136,7 @@ stronger = [
     transformed(replace(still, elastic=0.03), "elastic 3 %"),
     transformed(replace(still, horizontal_flip=True, vertical_flip=True), "flips (perhaps)"),
 ]
-plots.augmentation_preview([[(image, labels, name), *stronger[:2]], [(image, labels, name), *stronger[2:]]])
+plots.augmentation_preview([[(image, labels, name), *stronger]])
 plt.show()
 
 # %% [markdown]
@@ -194,8 +195,8 @@ print("masks ", tumours.shape, tumours.dtype.name, "values", np.unique(tumours))
 shown = [
     ((picture * 255).astype(np.uint8), (mask[..., 0] * masks.TUMOUR).astype(np.uint8), f"sample {number}")
     for number, (picture, mask) in enumerate(zip(images.numpy(), tumours.numpy()))
-][:6]
-plots.augmentation_preview([shown[:3], shown[3:]])
+]
+plots.augmentation_preview([shown[:4], shown[4:8]])
 plt.show()
 
 # %% [markdown]

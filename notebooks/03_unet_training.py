@@ -28,16 +28,16 @@
 # ## Set up
 
 # %%
-# %config InlineBackend.figure_formats = ["jpeg"]
 import keras
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from lits_helpers import index, load_settings, metrics, plots, training
+from lits_helpers import drawing, index, load_settings, metrics, plots, training
 from lits_helpers.generators import batches, decode_slices
 from lits_helpers.model import unet
 
+drawing.compact_figures()
 settings = load_settings()
 keras.utils.set_random_seed(settings.seed)
 print(settings)

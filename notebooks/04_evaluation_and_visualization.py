@@ -28,16 +28,16 @@
 # ## Set up
 
 # %%
-# %config InlineBackend.figure_formats = ["jpeg"]
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from lits_helpers import index, inference, load_settings, masks, plots, scoring, training, widgets
+from lits_helpers import drawing, index, inference, load_settings, masks, plots, scoring, training, widgets
 from lits_helpers.files import atomic_path
 from lits_helpers.generators import batches, decode_slices
 from lits_helpers.volumes import read_image
 
+drawing.compact_figures()
 settings = load_settings()
 print(settings)
 

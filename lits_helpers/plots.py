@@ -40,6 +40,7 @@ METRIC_TITLES = {
     "pooled_iou": "IoU, pooled over pixels",
 }
 
+
 def _case_grid(rows: Sequence[Sequence[tuple]], title: str) -> Figure:
     """Rows of cases with outlines, or without where the labels are None."""
     side = min(10 / len(rows[0]), 3.3)
@@ -348,6 +349,8 @@ def dice_distribution(slices: pd.DataFrame, patients: pd.DataFrame) -> Figure:
     by_size.plot(sizes, with_tumour["dice"], "o", color=TRAINING_COLOUR, alpha=0.7)
     by_size.set(title="Per patient with a tumour, by its size", xlabel="true tumour pixels")
     by_size.set_xscale("log")
+    by_size.xaxis.set_major_formatter("{x:,.0f}")
+    by_size.xaxis.set_minor_formatter("{x:,.0f}")
     for panel in axes[0]:
         panel.grid(axis="y", linewidth=0.3)
     figure.suptitle("Distribution of Dice")

@@ -186,6 +186,7 @@ def train(
         initial_epoch=len(history),
         epochs=settings.epochs,
         callbacks=[*adapting, _RunFolder(folder, history, adapting, minutes)],
+        shuffle=False,  # the batches are shuffled already; else Keras warns
         verbose=0,
     )
     return folder

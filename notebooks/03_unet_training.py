@@ -171,7 +171,7 @@ pd.DataFrame(scores).T[["dice_coef", "pooled_dice"]].rename_axis("batch size").r
 # %% [markdown]
 # ## Recap
 #
-# - The report's U-Net in {filters, depth}: parameters grow with the square of the filters.
+# - A U-Net is blocks, poolings and skip connections; its parameters grow with the square of the filters.
 # - Cross-entropy makes every pixel teach; Dice makes the rare ones count.
 # - Believe the pooled score of whole patients that the network has not seen.
 # - The run folder holds the best network, every epoch's weights, the history and the split.

@@ -96,7 +96,7 @@ def bce_dice_loss(truth: keras.KerasTensor, predicted: keras.KerasTensor) -> ker
 
     Returns
     -------
-    float32 scalar
+    float32 tensor (1,)
         0 or larger, natural logarithm.
     """
     truth, predicted = _flattened(truth), _flattened(predicted)
@@ -104,7 +104,9 @@ def bce_dice_loss(truth: keras.KerasTensor, predicted: keras.KerasTensor) -> ker
     # probability through a second sigmoid, into [0.5, 0.73], and background never costs less
     # than log 2. These are probabilities.
     cross_entropy = keras.losses.binary_crossentropy(truth, predicted, from_logits=False)
-    return cross_entropy + dice_loss(truth, predicted)
+    # Not a scalar: Keras leaves scalars out when it divides losses among the devices of a
+    # MirroredStrategy, so that two GPUs would report and follow twice the loss.
+    return ops.reshape(cross_entropy + dice_loss(truth, predicted), (1,))
 
 
 class _PooledOverlap(keras.metrics.Metric):

@@ -47,17 +47,17 @@ def test_the_batch_is_scored_as_one_mask_not_slice_by_slice():
 def test_training_loss_is_mean_cross_entropy_of_probabilities_plus_dice_loss():
     # Nine probabilities of a half cost log 2 each, whatever the truth. Dice: (2*1+1)/(2+4.5+1).
     halves = np.full((3, 3), 0.5, np.float32)
-    assert float(bce_dice_loss(TRUTH, halves)) == pytest.approx(log(2) + 1 - 3 / 7.5)
+    assert float(bce_dice_loss(TRUTH, halves)[0]) == pytest.approx(log(2) + 1 - 3 / 7.5)
     # Two tumour pixels at 0.9 and seven background pixels at 0.2; Dice (2*1.8+1)/(2+3.2+1).
     likely = np.where(TRUTH == 1, 0.9, 0.2).astype(np.float32)
     cross_entropy = -(2 * log(0.9) + 7 * log(0.8)) / 9
-    assert float(bce_dice_loss(TRUTH, likely)) == pytest.approx(cross_entropy + 1 - 4.6 / 6.2)
+    assert float(bce_dice_loss(TRUTH, likely)[0]) == pytest.approx(cross_entropy + 1 - 4.6 / 6.2)
 
 
 def test_training_loss_of_a_perfect_prediction_is_zero():
     # With the report's from_logits=True it could not fall below 0.6 here.
-    assert float(bce_dice_loss(TRUTH, TRUTH)) == pytest.approx(0, abs=1e-5)
-    assert float(bce_dice_loss(EMPTY, EMPTY)) == pytest.approx(0, abs=1e-5)
+    assert float(bce_dice_loss(TRUTH, TRUTH)[0]) == pytest.approx(0, abs=1e-5)
+    assert float(bce_dice_loss(EMPTY, EMPTY)[0]) == pytest.approx(0, abs=1e-5)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
@@ -219,3 +219,32 @@ def test_importing_the_package_does_not_import_tensorflow():
 def test_every_public_function_and_metric_is_registered_under_the_package_name():
     for name in ("dice_coef", "iou", "dice_loss", "bce_dice_loss", "PooledDice", "PooledIoU"):
         assert keras.saving.get_registered_name(getattr(metrics, name)) == f"lits_helpers>{name}"
+
+
+def test_two_devices_report_the_loss_of_one():
+    # Splitting the CPU in two has to come before TensorFlow's first use: a process of its own.
+    script = """
+import keras, numpy as np, tensorflow as tf
+halves = [tf.config.LogicalDeviceConfiguration()] * 2
+tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], halves)
+from lits_helpers.metrics import PooledDice, bce_dice_loss
+images = np.random.default_rng(0).random((8, 4, 4, 1), np.float32)
+masks = np.repeat(np.eye(4, dtype=np.float32)[None, ..., None], 8, axis=0)
+for strategy in (tf.distribute.get_strategy(), tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])):
+    with strategy.scope():
+        inputs = keras.Input((4, 4, 1))
+        model = keras.Model(inputs, keras.layers.Conv2D(1, 1, activation="sigmoid",
+            kernel_initializer="ones")(inputs))
+        model.compile(loss=bce_dice_loss, metrics=[PooledDice()], jit_compile=False)
+    data = tf.data.Dataset.from_tensor_slices((images, masks)).batch(8)
+    print("SCORES", *model.evaluate(data, verbose=0))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    one, two = (
+        [float(word) for word in line.split()[1:]]
+        for line in done.stdout.splitlines()
+        if line.startswith("SCORES")
+    )
+    # Dice of a batch is no mean over its halves, so the losses are near, not equal; counts are.
+    assert two[0] == pytest.approx(one[0], rel=0.05)
+    assert two[1] == pytest.approx(one[1], abs=1e-6)

@@ -1,0 +1,191 @@
+"""Scores of 3x3 masks worked out by hand, and intervals that can be checked by counting."""
+
+import itertools
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lits_helpers import scoring
+from lits_helpers.files import DataError
+from lits_helpers.scoring import bootstrap_interval, dice, iou, ratio_of_sums, slice_scores
+
+EMPTY = np.zeros((3, 3), bool)
+FULL = np.ones((3, 3), bool)
+TRUTH = np.array([[1, 1, 0], [0, 0, 0], [0, 0, 0]], bool)
+SHIFTED = np.array([[0, 1, 1], [0, 0, 0], [0, 0, 0]], bool)  # shares one of two pixels
+ELSEWHERE = np.array([[0, 0, 0], [0, 0, 0], [0, 1, 1]], bool)
+ONE = np.array([[0, 0, 0], [0, 1, 0], [0, 0, 0]], bool)
+
+
+@pytest.mark.parametrize(
+    ("truth", "predicted", "expected_dice", "expected_iou"),
+    [
+        (TRUTH, SHIFTED, 2 / 4, 1 / 3),
+        (TRUTH, TRUTH, 1, 1),
+        (TRUTH, ELSEWHERE, 0, 0),
+        (FULL, TRUTH, 4 / 11, 2 / 9),
+        (ONE, ONE, 1, 1),
+        (EMPTY, ONE, 0, 0),
+        (ONE, EMPTY, 0, 0),
+    ],
+)
+def test_dice_and_iou_are_those_counted_by_hand(truth, predicted, expected_dice, expected_iou):
+    assert dice(truth, predicted) == pytest.approx(expected_dice)
+    assert iou(truth, predicted) == pytest.approx(expected_iou)
+
+
+def test_two_empty_masks_have_no_score():
+    assert np.isnan(dice(EMPTY, EMPTY)) and np.isnan(iou(EMPTY, EMPTY))
+
+
+def test_scores_do_not_depend_on_the_number_of_dimensions():
+    truth, predicted = np.stack([TRUTH, FULL]), np.stack([SHIFTED, EMPTY])
+    assert dice(truth, predicted) == pytest.approx(2 / (11 + 2))
+
+
+def test_masks_of_different_shape_are_refused_with_both_shapes():
+    with pytest.raises(ValueError, match=r"\(3, 3\).*\(2, 3\)"):
+        dice(TRUTH, TRUTH[:2])
+
+
+@pytest.mark.parametrize("value", [2, 255, 0.4])
+def test_a_mask_of_labels_grey_or_probabilities_is_refused(value):
+    with pytest.raises(ValueError, match=f"got {value}"):
+        dice(TRUTH * value, TRUTH)
+
+
+def scored(*rows):
+    """Slice scores of (volume, slice, truth, predicted)."""
+    table = pd.DataFrame([row[:2] for row in rows], columns=["volume", "slice"])
+    return slice_scores(table, (row[2:] for row in rows))
+
+
+# Patient 1: one slice half right, one all missed. Patient 2: no tumour, two false pixels.
+# Patient 3: no tumour, left alone. Patient 4: found exactly.
+PATIENTS = (
+    (1, 0, TRUTH, SHIFTED), (1, 1, ONE, EMPTY),
+    (2, 0, EMPTY, ELSEWHERE), (2, 1, EMPTY, EMPTY),
+    (3, 0, EMPTY, EMPTY),
+    (4, 0, FULL, FULL),
+)
+
+
+def test_a_slice_row_holds_its_counts():
+    row = scored((7, 5, TRUTH, SHIFTED)).iloc[0]
+    assert (row.volume, row.slice) == (7, 5)
+    assert (row.truth_pixels, row.predicted_pixels, row.intersection) == (2, 2, 1)
+    assert (row.pixels, row.correct_pixels) == (9, 7)
+    assert row.dice == 0.5
+
+
+def test_a_slice_that_comes_twice_is_refused():
+    with pytest.raises(DataError, match="volume 1 slice 0"):
+        scored((1, 0, TRUTH, TRUTH), (1, 0, TRUTH, TRUTH))
+
+
+@pytest.mark.parametrize("pairs", [1, 3])
+def test_more_or_fewer_masks_than_rows_are_refused(pairs):
+    table = pd.DataFrame({"volume": [1, 1], "slice": [0, 1]})
+    with pytest.raises(DataError, match="2 slices"):
+        slice_scores(table, [(TRUTH, TRUTH)] * pairs)
+
+
+def test_no_slices_at_all_are_refused():
+    with pytest.raises(DataError, match="no slices"):
+        slice_scores(pd.DataFrame({"volume": [], "slice": []}), [])
+
+
+def test_a_pair_that_cannot_be_compared_is_named():
+    with pytest.raises(DataError, match="volume 3 slice 9"):
+        scored((3, 9, TRUTH, TRUTH[:2]))
+
+
+def test_a_patients_slices_are_pooled_before_dividing():
+    patients = scoring.patient_scores(scored(*PATIENTS)).set_index("volume")
+    assert patients.dice[1] == pytest.approx(2 * 1 / (3 + 2))  # the mean of its slices is 0.25
+    assert patients.iou[1] == pytest.approx(1 / 4)
+    assert patients.dice[2] == 0 and patients.false_positive_pixels[2] == 2
+    assert np.isnan(patients.dice[3])
+    assert patients.dice[4] == 1
+    assert patients.slices.tolist() == [2, 2, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("words", "value", "cases", "unit", "left_out"),
+    [
+        # Shared 1 + 9; truth 2 + 1 + 9, predicted 2 + 2 + 9.
+        ("Dice, pooled", 2 * 10 / (12 + 13), 4, "pixel", 0),
+        ("IoU, pooled", 10 / (12 + 13 - 10), 4, "pixel", 0),
+        ("patients without tumour in truth left out", (0.4 + 1) / 2, 2, "patient", 2),
+        ("truth alone empty = 0", (0.4 + 0 + 1) / 3, 3, "patient", 1),
+        ("False-positive pixels", (2 + 0) / 2, 2, "patient", 2),
+        ("per slice (mean; both-empty slices left out)", (0.5 + 0 + 0 + 1) / 4, 3, "slice", 2),
+        ("LiTS convention", (0.5 + 0 + 0 + 1 + 1 + 1) / 6, 4, "slice", 0),
+        ("called right", (1 + 0 + 0 + 1 + 1 + 1) / 6, 4, "slice", 0),
+        ("Pixel accuracy", (7 + 8 + 7 + 9 + 9 + 9) / 54, 4, "pixel", 0),
+    ],
+)
+def test_the_summary_gives_each_score_by_its_own_rule(words, value, cases, unit, left_out):
+    summary = scoring.summary(scored(*PATIENTS), repeats=200)
+    (row,) = summary[summary.metric.str.contains(words, regex=False)].itertuples()
+    assert row.value == pytest.approx(value)
+    assert (row.cases, row.unit, row.left_out) == (cases, unit, left_out)
+    assert row.low <= row.value <= row.high
+
+
+def test_pixel_accuracy_comes_last():
+    assert scoring.summary(scored(*PATIENTS), repeats=10).metric.iloc[-1].startswith("Pixel accuracy")
+
+
+def test_an_interval_of_three_patients_is_that_of_their_27_draws():
+    scores = np.array([0.0, 0.6, 0.9])
+    draws = [np.mean(draw) for draw in itertools.product(scores, repeat=3)]
+    low, high = bootstrap_interval(scores, repeats=20_000, level=0.9)
+    assert low == pytest.approx(np.quantile(draws, 0.05), abs=0.02)
+    assert high == pytest.approx(np.quantile(draws, 0.95), abs=0.02)
+
+
+def test_an_interval_is_reproducible_and_depends_on_its_seed():
+    scores = np.random.default_rng(1).random(12)
+    assert bootstrap_interval(scores, seed=3) == bootstrap_interval(scores, seed=3)
+    assert bootstrap_interval(scores, seed=3) != bootstrap_interval(scores, seed=4)
+
+
+def test_one_patient_has_no_interval():
+    assert np.isnan(bootstrap_interval(np.array([0.8]))).all()
+
+
+def test_patients_are_drawn_and_not_their_slices():
+    # Two patients of 50 slices each, one all right and one all wrong: drawing slices would give
+    # an interval of about 0.4 to 0.6, drawing patients gives 0 to 1.
+    rows = [(volume, n, ONE, ONE if volume else EMPTY) for volume in (0, 1) for n in range(50)]
+    summary = scoring.summary(scored(*rows), repeats=500)
+    row = summary[summary.metric.str.contains("per slice (mean; both-empty", regex=False)].iloc[0]
+    assert (row.low, row.value, row.high) == (0, 0.5, 1)
+
+
+def test_a_pooled_score_adds_before_it_divides():
+    parts = np.array([[1, 10], [9, 10]])
+    assert ratio_of_sums(parts, axis=0) == 0.5
+    assert np.isnan(ratio_of_sums(np.zeros((2, 2)), axis=0))
+
+
+def test_the_reports_count_is_detection_by_slice():
+    detection = scoring.report_detection(scored(*PATIENTS))
+    assert (detection.correct, detection.incorrect) == (4, 2)
+    assert detection.percentage == pytest.approx(400 / 6)
+    table = detection.confusion
+    assert table.loc["tumour", "tumour"] == 2 and table.loc["tumour", "no tumour"] == 1
+    assert table.loc["no tumour", "tumour"] == 1 and table.loc["no tumour", "no tumour"] == 2
+
+
+def test_the_report_calls_a_prediction_in_the_wrong_place_all_correct():
+    wrong = scored((1, 0, TRUTH, ELSEWHERE), (2, 0, ELSEWHERE, TRUTH))
+    assert scoring.report_detection(wrong).percentage == 100
+    assert scoring.patient_scores(wrong).dice.tolist() == [0, 0]
+
+
+def test_a_kind_of_slice_that_does_not_occur_counts_zero():
+    table = scoring.report_detection(scored((1, 0, TRUTH, TRUTH))).confusion
+    assert table.to_numpy().tolist() == [[1, 0], [0, 0]]

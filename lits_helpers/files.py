@@ -7,7 +7,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -70,7 +70,8 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
             ) from error
         raise
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # of a folder that could not be made, say
+            temporary.unlink(missing_ok=True)
 
 
 def require_free_space(folder: str | os.PathLike, needed_bytes: int) -> None:

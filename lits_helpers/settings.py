@@ -91,7 +91,7 @@ class Settings:
         )
 
 
-def find_kaggle_data(kaggle_input: Path = KAGGLE_INPUT) -> Path | None:
+def find_kaggle_data(kaggle_input: Path) -> Path | None:
     """The folder below ``/kaggle/input`` that holds LiTS slices, at whatever depth, or None.
 
     A folder counts when it has a file named like ``volume-0_slice_0.jpg`` (or ``.png``); the
@@ -152,7 +152,7 @@ def load_settings(**overrides: object) -> Settings:
                 f"LITS_DATA_ROOT and LITS_OUTPUT_ROOT are both {data_root}: data is never written "
                 "to, so give outputs a folder of their own"
             )
-    elif kaggle := find_kaggle_data():
+    elif kaggle := find_kaggle_data(KAGGLE_INPUT):
         data_root, data_source = kaggle, "kaggle"
     elif profile == "tiny":
         data_root, data_source = output_root / "phantom", "phantom"

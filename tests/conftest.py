@@ -1,0 +1,33 @@
+"""A small folder of slices whose contents are known."""
+
+import numpy as np
+import pytest
+
+from lits_helpers.volumes import write_slice_files
+
+SIZE = 64
+
+
+def disc(radius, row=32, column=28):
+    """Pixels of a 64x64 slice nearer to a point than ``radius``."""
+    rows, columns = np.ogrid[:SIZE, :SIZE]
+    return np.hypot(rows - row, columns - column) < radius
+
+
+@pytest.fixture
+def slice_folder(tmp_path):
+    """Four volumes of four slices, 64x64, JPEG, in the report's layout.
+
+    In each volume slice 0 is empty, slice 1 shows a liver, slices 2 and 3 a liver with a dark
+    tumour of some hundred pixels; volume 3 has no tumour. So 4 empty, 6 liver only, 6 with tumour.
+    """
+    root = tmp_path / "slices"
+    for volume in range(4):
+        labels = np.zeros((4, SIZE, SIZE), np.uint8)
+        labels[1:, disc(20, column=26 + volume)] = 1
+        if volume < 3:
+            labels[2:, disc(8 + volume, column=28 + volume)] = 2
+        noise = np.random.default_rng(volume).normal(0, 8, labels.shape)
+        hounsfield = np.choose(labels, (-80, 110, 40)) + noise.round()
+        write_slice_files(root, volume, hounsfield.astype(np.int16), labels)
+    return root

@@ -1,0 +1,97 @@
+import errno
+import os
+
+import pytest
+
+from lits_helpers import files
+from lits_helpers.files import DataError, atomic_path, collected_error, fingerprint, shown
+
+
+def names_in(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_finished_file_is_moved_under_its_name(tmp_path):
+    with atomic_path(tmp_path / "new" / "table.csv") as temporary:
+        temporary.write_text("whole")
+        assert temporary.suffix == ".csv"
+    assert names_in(tmp_path / "new") == ["table.csv"]
+
+
+def test_after_an_error_the_older_file_stays_and_nothing_else(tmp_path):
+    (tmp_path / "table.csv").write_text("older")
+    with pytest.raises(RuntimeError), atomic_path(tmp_path / "table.csv") as temporary:
+        temporary.write_text("half")
+        raise RuntimeError
+    assert names_in(tmp_path) == ["table.csv"]
+    assert (tmp_path / "table.csv").read_text() == "older"
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES])
+def test_a_disk_that_refuses_gives_an_error_with_the_file_and_the_variable(tmp_path, code):
+    with pytest.raises(DataError, match="table.csv.*LITS_OUTPUT_ROOT"):
+        with atomic_path(tmp_path / "table.csv") as temporary:
+            temporary.write_text("half")
+            raise OSError(code, os.strerror(code))
+    assert names_in(tmp_path) == []
+
+
+def test_other_errors_of_the_system_pass_unchanged(tmp_path):
+    with pytest.raises(FileNotFoundError), atomic_path(tmp_path / "table.csv"):
+        raise FileNotFoundError(errno.ENOENT, "gone")
+
+
+def test_an_output_folder_below_a_file_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataError, match="LITS_OUTPUT_ROOT"), atomic_path(tmp_path / "file" / "x.csv"):
+        pass
+
+
+def test_too_little_free_space_is_told_beforehand(tmp_path, monkeypatch):
+    usage = type("Usage", (), {"free": 1_000_000})
+    monkeypatch.setattr(files.shutil, "disk_usage", lambda folder: usage)
+    files.require_free_space(tmp_path / "not" / "there" / "yet", 1_000_000)
+    with pytest.raises(DataError, match="2 MB are needed.*1 MB are free"):
+        files.require_free_space(tmp_path, 2_000_000)
+
+
+@pytest.fixture
+def two_files(tmp_path):
+    paths = [tmp_path / "a", tmp_path / "b"]
+    for path in paths:
+        path.write_text("same")
+    return paths
+
+
+def test_a_fingerprint_stays_while_the_files_do(two_files):
+    assert fingerprint(two_files, 128) == fingerprint(two_files, 128)
+
+
+@pytest.mark.parametrize("change", ["size", "time", "removed", "order", "extra"])
+def test_a_fingerprint_changes_with_the_files_and_the_extras(two_files, change):
+    before = fingerprint(two_files, 128)
+    extra = 128
+    if change == "size":
+        two_files[0].write_text("longer")
+    elif change == "time":
+        os.utime(two_files[0], ns=(1, 1))
+    elif change == "removed":
+        two_files.pop()
+    elif change == "order":
+        two_files.reverse()
+    else:
+        extra = 96
+    assert fingerprint(two_files, extra) != before
+
+
+def test_one_error_lists_many_problems_and_ends_with_the_advice():
+    message = str(collected_error([f"file {n}" for n in range(25)], advice="Mend them."))
+    assert message.startswith("25 problem(s)") and message.endswith("Mend them.")
+    assert "file 19" in message and "file 20" not in message and "5 more" in message
+
+
+def test_near_paths_are_shown_short_and_far_ones_whole(tmp_path, monkeypatch):
+    (tmp_path / "notebooks").mkdir()
+    monkeypatch.chdir(tmp_path / "notebooks")
+    assert shown(tmp_path / "outputs" / "x") == os.path.join("..", "outputs", "x")
+    assert shown("/elsewhere/x") == "/elsewhere/x"

@@ -1,0 +1,101 @@
+import dataclasses
+
+import pytest
+
+from lits_helpers import DataError, load_settings, settings
+
+
+@pytest.fixture(autouse=True)
+def off_kaggle(monkeypatch, tmp_path):
+    monkeypatch.setattr(settings, "KAGGLE_INPUT", tmp_path / "kaggle" / "input")
+    monkeypatch.setattr(settings, "KAGGLE_WORKING", tmp_path / "kaggle" / "working")
+    monkeypatch.chdir(tmp_path)
+
+
+def test_without_variables_it_is_the_tiny_profile_on_the_phantom(tmp_path):
+    found = load_settings()
+    assert (found.profile, found.data_source) == ("tiny", "phantom")
+    assert found.output_root == tmp_path / "outputs"
+    assert found.data_root == tmp_path / "outputs" / "phantom"
+    assert found.is_synthetic and "synthetic" in found.data_label
+
+
+def test_variables_are_read(tmp_path, monkeypatch):
+    (tmp_path / "data").mkdir()
+    for name, value in (("PROFILE", "full"), ("DATA_ROOT", "data"), ("OUTPUT_ROOT", "out")):
+        monkeypatch.setenv(f"LITS_{name}", value)
+    found = load_settings()
+    assert (found.profile, found.data_source) == ("full", "folder")
+    assert (found.data_root, found.output_root) == (tmp_path / "data", tmp_path / "out")
+    assert not found.is_synthetic and "synthetic" not in found.data_label
+
+
+def test_the_full_profile_is_the_reports(tmp_path):
+    found = load_settings(profile="full", data_root=tmp_path)
+    assert (found.image_size, found.filters, found.depth) == (256, 64, 4)
+    assert (found.batch_size, found.epochs, found.learning_rate) == (32, 55, 1e-4)
+    assert (found.schedule, found.seed) == ("plateau", 32)
+
+
+def test_the_full_profile_never_falls_back_on_the_phantom():
+    with pytest.raises(DataError, match="LITS_DATA_ROOT"):
+        load_settings(profile="full")
+
+
+def test_an_empty_variable_counts_as_unset(monkeypatch):
+    monkeypatch.setenv("LITS_DATA_ROOT", "")
+    assert load_settings().is_synthetic
+
+
+def test_given_attributes_win(tmp_path):
+    assert load_settings(epochs=3, output_root=tmp_path / "x").epochs == 3
+
+
+@pytest.mark.parametrize(
+    ("choice", "words"),
+    [
+        ({"profile": "huge"}, "LITS_PROFILE is 'huge'"),
+        ({"data_root": "nowhere"}, "LITS_DATA_ROOT is 'nowhere'"),
+        ({"epoch": 3}, r"unknown settings \['epoch'\]"),
+        ({"data_root": ".", "output_root": "."}, "a folder of their own"),
+    ],
+)
+def test_a_wrong_choice_is_named(choice, words):
+    with pytest.raises(DataError, match=words):
+        load_settings(**choice)
+
+
+@pytest.mark.parametrize("mounted", ["lits", "datasets/someone/lits/versions/1/train"])
+def test_kaggle_data_is_found_at_any_depth(tmp_path, mounted):
+    folder = tmp_path / "kaggle" / "input" / mounted
+    for part in ("images", "masks"):
+        (folder / part).mkdir(parents=True)
+    (folder / "images" / "volume-3_slice_7.jpg").touch()
+    (folder / "masks" / "volume-3_slice_7_mask.jpg").touch()
+    (tmp_path / "kaggle" / "input" / "other").mkdir()
+    found = load_settings()
+    assert (found.data_source, found.data_root) == ("kaggle", folder)
+
+
+def test_a_kaggle_session_without_lits_uses_the_phantom_in_the_working_folder(tmp_path):
+    (tmp_path / "kaggle" / "input" / "titanic").mkdir(parents=True)
+    (tmp_path / "kaggle" / "working").mkdir()
+    found = load_settings()
+    assert found.is_synthetic and found.output_root == tmp_path / "kaggle" / "working"
+
+
+def test_outputs_lie_beside_the_notebooks_folder_not_inside(tmp_path, monkeypatch):
+    (tmp_path / "notebooks").mkdir()
+    monkeypatch.chdir(tmp_path / "notebooks")
+    assert load_settings().output_root == tmp_path / "outputs"
+
+
+def test_settings_cannot_be_changed():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        load_settings().epochs = 1
+
+
+def test_printed_settings_name_every_value():
+    printed = str(load_settings(epochs=77))
+    assert all(field.name in printed for field in dataclasses.fields(settings.Settings))
+    assert "77" in printed

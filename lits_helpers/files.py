@@ -64,7 +64,7 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
                 f"no space left while writing {path}: free some, or set LITS_OUTPUT_ROOT to a "
                 "folder on another disk"
             ) from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR):
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
             raise DataError(
                 f"cannot write {path} ({error.strerror}): set LITS_OUTPUT_ROOT to a writable folder"
             ) from error

@@ -278,7 +278,7 @@ def split_patients(table: pd.DataFrame, *, seed: int = 32) -> pd.DataFrame:
     has_tumour = table.groupby("volume").diagnosis.max() == masks.LIVER_AND_TUMOUR
     assigned: dict[int, str] = {}
     for of_kind in (has_tumour[has_tumour].index, has_tumour[~has_tumour].index):
-        volumes = random.permutation(of_kind.to_numpy())
+        volumes = random.permutation(np.array(of_kind))
         parts = _proportional(len(volumes), PATIENT_FRACTIONS)
         assigned |= dict(zip(volumes.tolist(), np.repeat(SPLITS, parts), strict=True))
     return check_patient_split(_checked(table.assign(split=table.volume.map(assigned))))

@@ -88,7 +88,7 @@ def recognise(grey: np.ndarray) -> str:
     lowest, highest = int(grey.min()), int(grey.max())
     if highest <= TUMOUR:
         return "labels"
-    if _REPORT_LOWEST <= lowest <= _LARGEST_FAINT and highest <= _REPORT_HIGHEST:
+    if _REPORT_LOWEST <= lowest and highest <= _REPORT_HIGHEST:
         return "report-jpg"
     levels = np.unique(grey)
     raise DataError(

@@ -1,0 +1,244 @@
+import os
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+
+from lits_helpers import index
+from lits_helpers.files import DataError
+from lits_helpers.index import build_index, find_images, find_pairs, split_patients, split_slices
+from lits_helpers.settings import load_settings
+from lits_helpers.volumes import write_image
+
+
+def image_of(root, volume, number, ending="jpg"):
+    return root / "images" / "train_images" / f"volume-{volume}_slice_{number}.{ending}"
+
+
+def mask_of(root, volume, number, ending="jpg"):
+    return root / "masks" / "train_masks" / f"volume-{volume}_slice_{number}_mask.{ending}"
+
+
+def test_pairs_are_found_and_sorted_by_number_not_by_text(slice_folder):
+    for number in (10, 9):
+        image = image_of(slice_folder, 0, 3).read_bytes()
+        image_of(slice_folder, 0, number).write_bytes(image)
+        mask_of(slice_folder, 0, number).write_bytes(mask_of(slice_folder, 0, 3).read_bytes())
+    pairs, problems = find_pairs(slice_folder)
+    assert pairs[pairs.volume == 0].slice.tolist() == [0, 1, 2, 3, 9, 10]
+    assert problems == [] and len(pairs) == 18
+    assert all(Path(path).is_file() for path in [*pairs.image_path, *pairs.mask_path])
+
+
+def test_pairs_may_lie_in_any_folders_and_masks_be_png(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b" / "c").mkdir(parents=True)
+    write_image(tmp_path / "a" / "volume-1_slice_2.png", np.zeros((8, 8, 3), np.uint8))
+    cv2.imwrite(str(tmp_path / "b" / "c" / "volume-1_slice_2_mask.png"), np.eye(8, dtype=np.uint8))
+    table = build_index(tmp_path, tmp_path / "out")
+    assert (table.volume[0], table.slice[0], table.coding[0]) == (1, 2, "labels")
+    assert table.liver_pixels[0] == 8 and table.small_tumours_known[0]
+
+
+def test_images_are_found_without_masks(slice_folder):
+    for path in slice_folder.rglob("*_mask.jpg"):
+        path.unlink()
+    assert len(find_images(slice_folder)) == 16
+
+
+@pytest.mark.parametrize("finder", [find_pairs, find_images])
+def test_a_missing_or_empty_folder_is_named(tmp_path, finder):
+    with pytest.raises(DataError, match="nowhere"):
+        finder(tmp_path / "nowhere")
+    with pytest.raises(DataError, match=str(tmp_path)):
+        finder(tmp_path)
+
+
+def test_the_table_counts_what_was_drawn(slice_folder, tmp_path):
+    table = build_index(slice_folder, tmp_path / "out")
+    assert table.diagnosis.value_counts().to_dict() == {0: 4, 1: 6, 2: 6}
+    assert (table.diagnosis[table.slice == 0] == 0).all()
+    assert (table.height == 64).all() and (table.width == 64).all()
+    # Discs of radius 8 in 20, drawn as in conftest.py, read back from JPEG at full quality.
+    rows, columns = np.ogrid[:64, :64]
+    tumour = np.hypot(rows - 32, columns - 28) < 8
+    liver = (np.hypot(rows - 32, columns - 26) < 20) & ~tumour
+    first = table[(table.volume == 0) & (table.slice == 2)].iloc[0]
+    assert abs(first.tumour_pixels - tumour.sum()) <= 2
+    assert abs(first.liver_pixels - liver.sum()) <= 4
+
+
+def test_counts_stand_beside_the_reports(slice_folder, tmp_path):
+    counts = index.count_diagnoses(build_index(slice_folder, tmp_path / "out"))
+    assert counts.decoded.tolist() == [4, 6, 6]
+    assert counts.report.tolist() == [19_777, 6_948, 2_631]
+    # At 64x64 the report's checksum for empty cannot hold, so it calls empty slices liver.
+    assert counts.report_rule.tolist() == [0, 10, 6]
+
+
+PROBLEMS = {
+    "unpaired image": lambda root: mask_of(root, 0, 1).unlink(),
+    "unpaired mask": lambda root: image_of(root, 0, 1).unlink(),
+    "cut mask": lambda root: mask_of(root, 0, 1).write_bytes(mask_of(root, 0, 1).read_bytes()[:200]),
+    "empty image": lambda root: image_of(root, 0, 1).write_bytes(b""),
+    "other size": lambda root: write_image(image_of(root, 0, 1), np.zeros((32, 64, 3), np.uint8)),
+    "unknown coding": lambda root: write_image(mask_of(root, 0, 1), np.full((64, 64), 200, np.uint8)),
+}
+
+
+@pytest.mark.parametrize("kind", PROBLEMS)
+def test_a_problem_stops_with_the_file_or_is_left_out_with_a_warning(slice_folder, tmp_path, kind):
+    PROBLEMS[kind](slice_folder)
+    with pytest.raises(DataError, match="volume-0_slice_1.*\n.*skip_problems"):
+        build_index(slice_folder, tmp_path / "out")
+    with pytest.warns(UserWarning, match="volume-0_slice_1"):
+        table = build_index(slice_folder, tmp_path / "out", skip_problems=True)
+    assert len(table) == 15
+    assert ((table.volume == 0) & (table.slice == 1)).sum() == 0
+
+
+def test_skipping_once_does_not_silence_the_next_strict_call(slice_folder, tmp_path):
+    PROBLEMS["cut mask"](slice_folder)
+    with pytest.warns(UserWarning):
+        build_index(slice_folder, tmp_path / "out", skip_problems=True)
+    with pytest.raises(DataError, match="volume-0_slice_1_mask"):
+        build_index(slice_folder, tmp_path / "out")
+
+
+def test_doubled_slices_and_odd_names_are_reported_together(slice_folder, tmp_path):
+    (slice_folder / "copy").mkdir()
+    (slice_folder / "copy" / "volume-2_slice_2.jpg").write_bytes(image_of(slice_folder, 2, 2).read_bytes())
+    (slice_folder / "images" / "train_images" / "volume_x.png").touch()
+    (slice_folder / "unrelated").mkdir()
+    (slice_folder / "unrelated" / "logo.png").touch()
+    PROBLEMS["unpaired mask"](slice_folder)
+    with pytest.raises(DataError) as caught:
+        build_index(slice_folder, tmp_path / "out")
+    message = str(caught.value)
+    assert message.startswith("3 problem(s)")
+    assert "volume-2_slice_2.jpg: the same slice as" in message
+    assert "volume_x.png: name is not like" in message and "logo.png" not in message
+    assert "volume-0_slice_1_mask.jpg: no image" in message
+
+
+def test_a_folder_of_bad_files_alone_is_an_error_even_when_skipping(tmp_path):
+    (tmp_path / "volume-0_slice_0.jpg").write_bytes(b"")
+    (tmp_path / "volume-0_slice_0_mask.jpg").write_bytes(b"")
+    with pytest.warns(UserWarning), pytest.raises(DataError, match="not one usable pair"):
+        build_index(tmp_path, tmp_path / "out", skip_problems=True)
+
+
+def test_the_second_call_reads_no_mask(slice_folder, tmp_path, monkeypatch):
+    first = build_index(slice_folder, tmp_path / "out")
+    monkeypatch.setattr(index, "classify", None)
+    pd.testing.assert_frame_equal(build_index(slice_folder, tmp_path / "out"), first)
+
+
+def test_a_changed_file_is_read_again(slice_folder, tmp_path):
+    build_index(slice_folder, tmp_path / "out")
+    mask_of(slice_folder, 0, 2).write_bytes(mask_of(slice_folder, 0, 0).read_bytes())
+    table = build_index(slice_folder, tmp_path / "out")
+    assert table.diagnosis.value_counts().to_dict() == {0: 5, 1: 6, 2: 5}
+
+
+def test_a_moved_data_root_is_read_again_and_its_paths_are_the_new_ones(slice_folder, tmp_path):
+    build_index(slice_folder, tmp_path / "out")
+    moved = slice_folder.rename(tmp_path / "moved")
+    table = build_index(moved, tmp_path / "out")
+    assert table.image_path.str.startswith(str(moved)).all()
+
+
+def test_the_data_root_is_only_read(slice_folder, tmp_path):
+    def state():
+        return {p: (p.stat().st_mtime_ns, p.stat().st_size) for p in slice_folder.rglob("*")}
+
+    before = state()
+    build_index(slice_folder, tmp_path / "out")
+    assert state() == before
+
+
+def test_slices_are_loaded_from_the_settings_root(slice_folder, tmp_path):
+    settings = load_settings(data_root=slice_folder, output_root=tmp_path / "out")
+    assert len(index.load_slices(settings)) == 16
+
+
+def tumour_table(slices, per_volume=20):
+    """A slice table with nothing in it but tumour slices."""
+    number = np.arange(slices)
+    return pd.DataFrame({"volume": number // per_volume, "slice": number % per_volume, "diagnosis": 2})
+
+
+def test_the_reports_split_is_pandas_shuffle_cut_as_in_its_code():
+    table = tumour_table(2631)
+    shuffled = table.sample(frac=1, random_state=32)
+    split = split_slices(table)
+    assert split[split.split == "train"].index.tolist() == shuffled.index[:2000].tolist()
+    assert split[split.split == "validation"].index.tolist() == shuffled.index[2000:2431].tolist()
+    assert split[split.split == "test"].index.tolist() == shuffled.index[2431:].tolist()
+
+
+def test_a_smaller_set_is_split_in_the_reports_proportion():
+    counts = split_slices(tumour_table(263)).split.value_counts()
+    assert counts.to_dict() == {"train": 200, "validation": 43, "test": 20}
+
+
+def test_the_reports_split_takes_tumour_slices_only_and_leaks():
+    table = pd.concat([tumour_table(40), tumour_table(40).assign(diagnosis=1)], ignore_index=True)
+    split = split_slices(table)
+    assert (split.diagnosis == 2).all() and len(split) == 40
+    with pytest.raises(DataError, match=r"volumes \[0, 1\] lie on more than one side"):
+        index.check_patient_split(split)
+
+
+def patient_table(with_tumour, without):
+    volumes = np.repeat(np.arange(with_tumour + without), 4)
+    diagnosis = np.where(volumes < with_tumour, 2, 1)
+    return pd.DataFrame({"volume": volumes, "slice": np.arange(len(volumes)), "diagnosis": diagnosis})
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_no_volume_lies_on_two_sides_and_no_slice_is_lost(seed):
+    table = patient_table(10, 10)
+    split = split_patients(table, seed=seed)
+    assert (split.groupby("volume").split.nunique() == 1).all()
+    pd.testing.assert_frame_equal(split.drop(columns="split"), table)
+    sides = split.groupby("split").volume.nunique()
+    assert sides.to_dict() == {"train": 12, "validation": 4, "test": 4}
+
+
+def test_patients_without_tumour_are_spread_over_all_sides():
+    split = split_patients(patient_table(10, 5))
+    assert split[split.diagnosis == 1].groupby("split").volume.nunique().to_dict() == {
+        "train": 3, "validation": 1, "test": 1,
+    }
+
+
+def test_seeds_give_different_patients():
+    table = patient_table(20, 0)
+    assert (split_patients(table, seed=1).split != split_patients(table, seed=2).split).any()
+    assert (split_patients(table, seed=1).split == split_patients(table, seed=1).split).all()
+
+
+@pytest.mark.parametrize("split", [split_slices, split_patients])
+def test_too_little_data_for_three_sides_is_an_error(split):
+    with pytest.raises(DataError, match="nothing for validation, test"):
+        split(tumour_table(2, per_volume=2))
+
+
+def test_a_saved_split_reads_back(slice_folder, tmp_path):
+    split = split_patients(build_index(slice_folder, tmp_path / "out"))
+    path = index.save_split(split, tmp_path / "splits" / "patients.csv")
+    read = pd.read_csv(path)
+    assert read.split.tolist() == split.split.tolist()
+    assert read.image_path[0] == os.path.basename(split.image_path[0])
+
+
+@pytest.mark.realdata
+def test_real_slices_are_counted(tmp_path):
+    table = build_index(Path(os.environ["LITS_DATA_ROOT"]), tmp_path)
+    assert table.diagnosis.value_counts().to_dict() == {0: 88, 1: 777, 2: 303}
+    assert table.volume.nunique() == 20 and (table.coding == "labels").all()
+    split = split_patients(table)
+    assert split.groupby("split").volume.nunique().to_dict() == {"train": 12, "validation": 4, "test": 4}

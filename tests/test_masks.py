@@ -1,0 +1,151 @@
+import os
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from lits_helpers import masks
+from lits_helpers.files import DataError
+from lits_helpers.volumes import three_channels, write_image
+
+
+def saved(labels, quality):
+    """Grey levels after the report's coding and JPEG, read by OpenCV alone."""
+    picture = three_channels(labels)[..., ::-1]
+    return cv2.imdecode(cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, quality])[1], 0)
+
+
+def drawn(size, liver=0, tumour=0):
+    """A liver and inside it a tumour, discs with these radii as parts of the slice."""
+    rows, columns = np.ogrid[:size, :size]
+    distance = np.hypot(rows - size / 2, columns - size / 2) / size
+    return np.where(distance < tumour, 2, distance < liver).astype(np.uint8)
+
+
+def dice(truth, decoded):
+    return 2 * (truth & decoded).sum() / (truth.sum() + decoded.sum())
+
+
+@pytest.mark.parametrize("size", [128, 255, 512])
+@pytest.mark.parametrize("quality", [75, 90, 100])
+def test_a_tumour_in_a_liver_is_decoded_at_any_size_and_quality(size, quality):
+    truth = drawn(size, liver=0.3, tumour=0.1)
+    decoded = masks.decode(saved(truth, quality))
+    assert (decoded.coding, decoded.small_tumours_known) == ("report-jpg", False)
+    assert dice(truth == 2, decoded.labels == 2) > 0.98
+    assert dice(truth > 0, decoded.labels > 0) > 0.98
+
+
+@pytest.mark.parametrize("quality", [75, 90, 100])
+@pytest.mark.parametrize(
+    ("truth", "diagnosis"),
+    [
+        (drawn(512), masks.EMPTY),
+        (drawn(512, liver=0.25), masks.LIVER_ONLY),
+        (drawn(512, liver=0.015), masks.LIVER_ONLY),  # 184 pixels: coded one level above nothing
+        (drawn(512, liver=0.25, tumour=0.015), masks.LIVER_ONLY),  # a tumour it cannot know
+        (drawn(512, tumour=0.1), masks.LIVER_AND_TUMOUR),  # no healthy liver beside it
+        (drawn(512, liver=0.25, tumour=0.02), masks.LIVER_AND_TUMOUR),
+        (drawn(512, liver=1), masks.LIVER_ONLY),
+        (drawn(512, liver=1, tumour=0.3), masks.LIVER_AND_TUMOUR),
+    ],
+)
+def test_the_diagnosis_reads_the_slice_as_a_whole(truth, diagnosis, quality):
+    assert masks.diagnose(masks.decode(saved(truth, quality)).labels) == diagnosis
+
+
+@pytest.mark.parametrize("size", [64, 333, 512])
+def test_a_lossless_file_gives_back_every_label(size, tmp_path):
+    truth = drawn(size, liver=0.3, tumour=0.1)
+    truth[2, 2] = 1
+    for labels in (truth, drawn(size, liver=0.3), np.zeros_like(truth)):
+        labels[size // 2 + 1, 5] = 2  # a tumour of one pixel
+        write_image(tmp_path / "mask.png", three_channels(labels))
+        assert (masks.read_labels(tmp_path / "mask.png") == labels).all()
+
+
+def test_a_png_made_from_a_jpeg_is_read_as_a_jpeg():
+    decoded = masks.decode(saved(drawn(256, liver=0.3, tumour=0.1), 75), lossless=True)
+    assert not decoded.small_tumours_known
+    assert masks.diagnose(decoded.labels) == masks.LIVER_AND_TUMOUR
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_label_files_are_taken_as_they_are(tmp_path, dtype):
+    labels = drawn(40, liver=0.4, tumour=0.1)
+    cv2.imwrite(str(tmp_path / "mask.png"), labels.astype(dtype))
+    read = masks.read_labels(tmp_path / "mask.png")
+    assert (read == labels).all() and read.dtype == np.uint8
+
+
+@pytest.mark.parametrize("levels", [(0, 255), (0, 127, 255), (0, 1, 2, 3)])
+def test_an_unknown_coding_is_refused_with_file_and_levels(tmp_path, levels):
+    mask = np.resize(np.array(levels, np.uint8), (8, 8))
+    cv2.imwrite(str(tmp_path / "volume-1_slice_2_mask.png"), mask)
+    with pytest.raises(DataError, match=f"volume-1_slice_2_mask.png.*{len(levels)} grey levels"):
+        masks.read_labels(tmp_path / "volume-1_slice_2_mask.png")
+
+
+@pytest.mark.parametrize(("size", "pixels"), [(512, 263), (256, 66), (100, 10)])
+def test_the_least_tumour_of_the_coding(size, pixels):
+    assert masks.smallest_coded_tumour(size * size) == pixels
+
+
+def literal_report_rule(labels, quality):
+    """The report's classification as its text has it, on the colour file."""
+    file = cv2.imencode(".jpg", three_channels(labels)[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
+    picture = cv2.imdecode(file, cv2.IMREAD_COLOR)
+    if picture.sum() == 33554432:
+        return 0
+    grey = cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY)
+    return 2 if ((grey > 55) & (grey < 75)).any() else 1
+
+
+@pytest.mark.parametrize("quality", [75, 90, 100])
+@pytest.mark.parametrize("size", [256, 512])
+@pytest.mark.parametrize(("liver", "tumour"), [(0, 0), (0.3, 0), (0.3, 0.1), (0.3, 0.01)])
+def test_the_reports_rule_is_the_literal_one(quality, size, liver, tumour):
+    labels = drawn(size, liver, tumour)
+    assert masks.report_diagnosis(saved(labels, quality)) == literal_report_rule(labels, quality)
+
+
+def test_the_reports_rule_fails_where_the_text_says():
+    liver = drawn(512, liver=0.3)
+    assert masks.report_diagnosis(saved(liver, 100)) == masks.LIVER_ONLY
+    assert masks.report_diagnosis(saved(liver, 90)) == masks.LIVER_AND_TUMOUR  # blurred edges
+    assert masks.report_diagnosis(saved(drawn(256), 100)) == masks.LIVER_ONLY  # empty, other size
+
+
+def test_the_reports_target_is_the_tumour_or_else_the_whole_liver():
+    with_tumour, without = drawn(512, liver=0.3, tumour=0.1), drawn(512, liver=0.3)
+    assert (masks.report_target(saved(with_tumour, 100)) == (with_tumour == 2)).mean() > 0.999
+    assert (masks.report_target(saved(without, 100)) == (without == 1)).mean() > 0.999
+
+
+@pytest.mark.realdata
+@pytest.mark.parametrize("quality", [75, 90, 100])
+def test_real_masks_in_the_reports_coding_are_decoded(quality):
+    files = sorted(Path(os.environ["LITS_DATA_ROOT"]).rglob("*_mask.png"))
+    assert files
+    nothing = saved(np.zeros((512, 512), np.uint8), quality)
+    wrong, traceless, scores, shared, marked = [], 0, [], 0, 0
+    for path in files:
+        truth = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+        large = (truth == 2).sum() >= 263
+        grey = saved(truth, quality)
+        decoded = masks.decode(grey).labels
+        is_traceless = truth.any() and (grey == nothing).all()
+        traceless += is_traceless
+        if masks.diagnose(decoded) != (2 if large else min(int(truth.max()), 1)):
+            wrong.append((path.name, is_traceless))
+        if large:
+            scores.append(dice(truth == 2, decoded == 2))
+            shared += ((truth == 2) & (decoded == 2)).sum()
+            marked += (truth == 2).sum() + (decoded == 2).sum()
+    # At quality 75 seven livers of 5 to 70 pixels leave a file identical to an empty mask's.
+    assert traceless <= 7
+    assert len(wrong) - traceless <= 0.005 * (len(files) - traceless), wrong
+    if quality >= 90:
+        assert len(wrong) <= 0.005 * len(files), wrong
+    assert np.mean(scores) >= 0.99 and 2 * shared / marked >= 0.99

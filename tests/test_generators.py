@@ -1,0 +1,188 @@
+import os
+
+import cv2
+import numpy as np
+import pytest
+
+from lits_helpers import generators
+from lits_helpers.augmentation import Augmentation
+from lits_helpers.files import DataError
+from lits_helpers.generators import batches, decode_slices, resize_image, resize_labels
+from lits_helpers.index import build_index
+from lits_helpers.masks import read_labels
+
+
+@pytest.fixture
+def table(slice_folder, tmp_path):
+    return build_index(slice_folder, tmp_path / "out")
+
+
+@pytest.fixture
+def cache(table, tmp_path):
+    return decode_slices(table, 32, tmp_path / "out")
+
+
+def test_every_slice_is_decoded_in_the_tables_order(table, tmp_path):
+    cache = decode_slices(table, 64, tmp_path / "out")
+    assert cache.images.shape == (16, 64, 64, 3) and cache.images.dtype == np.uint8
+    for row, labels in zip(table.itertuples(), cache.labels, strict=True):
+        assert (labels == read_labels(row.mask_path)).all()
+        picture = cv2.imread(row.image_path)[..., ::-1]
+        assert (cache.images[row.Index] == picture).all()
+
+
+def test_the_second_call_decodes_nothing(table, cache, tmp_path, monkeypatch):
+    monkeypatch.setattr(generators, "read_image", None)
+    again = decode_slices(table, 32, tmp_path / "out")
+    assert isinstance(again.images, np.memmap)
+    assert (again.images == cache.images).all()
+
+
+def test_a_changed_file_or_size_is_decoded_again(table, cache, tmp_path):
+    assert decode_slices(table, 16, tmp_path / "out").labels.shape == (16, 16, 16)
+    os.replace(table.mask_path[2], table.mask_path[1])
+    os.link(table.mask_path[1], table.mask_path[2])
+    changed = decode_slices(table, 32, tmp_path / "out")
+    assert (changed.labels[1] == cache.labels[2]).all() and not (cache.labels[1] == cache.labels[2]).all()
+
+
+def test_a_failed_decoding_leaves_no_folder_and_names_the_file(table, tmp_path):
+    with open(table.image_path[9], "wb") as file:
+        file.write(b"broken")
+    with pytest.raises(DataError, match=os.path.basename(table.image_path[9])):
+        decode_slices(table, 32, tmp_path / "out")
+    assert list((tmp_path / "out" / "cache").iterdir()) == []
+
+
+def test_a_cache_that_another_process_finished_first_is_taken(table, cache, tmp_path):
+    (folder,) = (tmp_path / "out" / "cache").iterdir()
+    before = (folder / "images.npy").stat().st_ino
+    generators._write_cache(table, 32, folder)
+    assert list((tmp_path / "out" / "cache").iterdir()) == [folder]
+    assert (folder / "images.npy").stat().st_ino == before
+
+
+def test_a_full_disk_is_told_before_decoding(table, tmp_path, monkeypatch):
+    def refuse(folder, needed):
+        raise DataError(f"{needed} bytes")
+
+    monkeypatch.setattr(generators, "require_free_space", refuse)
+    with pytest.raises(DataError, match=str(4 * 16 * 32 * 32)):
+        decode_slices(table, 32, tmp_path / "out")
+
+
+def test_parts_of_the_table_are_found(table, cache):
+    part = table[table.volume == 2].sample(frac=1, random_state=0)
+    assert cache.positions(part).tolist() == part.index.tolist()
+
+
+def test_rows_that_are_not_in_the_cache_are_refused(table, cache):
+    with pytest.raises(DataError, match="1 of 2 rows"):
+        cache.positions(table.rename(index={3: 99}).loc[[2, 99]])
+    with pytest.raises(DataError, match="at least one row"):
+        cache.positions(table[:0])
+
+
+def test_an_empty_table_has_nothing_to_decode(table, tmp_path):
+    with pytest.raises(DataError, match="empty"):
+        decode_slices(table[:0], 32, tmp_path / "out")
+
+
+def disc(size, radius, row, column):
+    rows, columns = np.ogrid[:size, :size]
+    return np.hypot(rows - row, columns - column) < radius
+
+
+def centre(weights):
+    """Centre of mass, as a part of the picture."""
+    rows, columns = np.indices(weights.shape)
+    return np.array([(rows + 0.5).ravel() @ weights.ravel(), (columns + 0.5).ravel() @ weights.ravel()]) / (
+        weights.sum() * weights.shape[0]
+    )
+
+
+@pytest.mark.parametrize(("size", "new"), [(512, 128), (512, 96), (333, 100), (64, 200), (101, 101)])
+def test_labels_keep_their_place_in_the_picture(size, new):
+    tumour = disc(size, size / 10, 0.4 * size, 0.63 * size)
+    labels = np.where(tumour, 2, disc(size, size / 4, 0.45 * size, 0.6 * size)).astype(np.uint8)
+    image = np.repeat((tumour * 200).astype(np.uint8)[..., None], 3, axis=2)
+    small, small_image = resize_labels(labels, new), resize_image(image, new)
+    assert set(np.unique(small)) <= {0, 1, 2}
+    assert np.abs(centre((small == 2) * 1.0) - centre(small_image[..., 0] * 1.0)).max() * new < 0.15
+    assert (small == 2).mean() == pytest.approx((labels == 2).mean(), rel=0.1)
+
+
+@pytest.mark.parametrize("value", [0, 1, 2])
+def test_a_mask_of_one_label_keeps_it(value):
+    assert (resize_labels(np.full((50, 50), value, np.uint8), 17) == value).all()
+
+
+def test_a_single_pixel_is_lost_when_it_covers_too_little():
+    labels = np.zeros((64, 64), np.uint8)
+    labels[10, 10] = 2
+    assert not resize_labels(labels, 16).any()
+    assert (resize_labels(labels, 64) == labels).all()
+
+
+def collected(data):
+    """All images and masks of one pass."""
+    images, masks = zip(*data.as_numpy_iterator(), strict=True)
+    return np.concatenate(images), np.concatenate(masks)
+
+
+def test_a_batch_is_images_from_0_to_1_and_binary_tumour_masks(table, cache):
+    data = batches(cache, table, 6)
+    assert [len(images) for images, _ in data.as_numpy_iterator()] == [6, 6, 4]
+    assert int(data.cardinality()) == 3
+    images, masks = collected(data)
+    assert images.dtype == masks.dtype == np.float32
+    assert images == pytest.approx(cache.images / np.float32(255))
+    assert (masks[..., 0] == (cache.labels == 2)).all()
+
+
+def test_an_epoch_follows_from_seed_and_number_alone(table, cache):
+    options = dict(augmentation=Augmentation(), seed=5)
+    running = batches(cache, table, 4, **options)
+    passes = [collected(running) for _ in range(3)]
+    assert not (passes[0][0] == passes[1][0]).all()
+    resumed = collected(batches(cache, table, 4, **options, first_epoch=2))
+    assert (resumed[0] == passes[2][0]).all() and (resumed[1] == passes[2][1]).all()
+    other = collected(batches(cache, table, 4, augmentation=Augmentation(), seed=6))
+    assert not (other[0] == passes[0][0]).all()
+
+
+def test_a_shuffled_pass_holds_every_slice_once(table, cache):
+    images, _ = collected(batches(cache, table, 5, seed=1))
+    plain, _ = collected(batches(cache, table, 5))
+    assert sorted(images.sum((1, 2, 3)).round(3)) == sorted(plain.sum((1, 2, 3)).round(3))
+    assert not (images == plain).all()
+
+
+def test_half_of_a_balanced_epoch_are_tumour_slices(table, cache):
+    few = table[(table.diagnosis < 2) | (table.index == 2)]  # ten without tumour, one with
+    data = batches(cache, few, 4, balanced=True, seed=3)
+    assert int(data.cardinality()) == 3
+    _, masks = collected(data)
+    assert len(masks) == 11 and masks.any((1, 2, 3)).sum() == 6
+
+
+def test_balance_changes_nothing_where_all_slices_are_of_one_kind(table, cache):
+    tumours = table[table.diagnosis == 2]
+    balanced = collected(batches(cache, tumours, 4, balanced=True, seed=3))
+    plain = collected(batches(cache, tumours, 4, seed=3))
+    assert (balanced[0] == plain[0]).all()
+
+
+@pytest.mark.parametrize("choice", [{"balanced": True}, {"augmentation": Augmentation()}])
+def test_random_choices_need_a_seed(table, cache, choice):
+    with pytest.raises(ValueError, match="seed"):
+        batches(cache, table, 4, **choice)
+
+
+def test_augmented_masks_stay_binary_and_follow_the_image(table, cache):
+    augmentation = Augmentation(rotation=15, shift=0.1, shear=5, zoom=0.1, elastic=0.01)
+    images, masks = collected(batches(cache, table, 8, augmentation=augmentation, seed=0))
+    assert set(np.unique(masks)) == {0, 1}
+    inside = masks[..., 0] == 1
+    # conftest.py draws tumours at 40 HU in livers at 110: darker in green.
+    assert images[..., 1][inside].mean() < images[..., 1].max() - 0.2

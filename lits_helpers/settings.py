@@ -20,7 +20,7 @@ KAGGLE_WORKING = Path("/kaggle/working")
 PROFILES = {
     "tiny": dict(
         image_size=96, filters=16, depth=3, momentum=0.9, prior=0.02,
-        batch_size=8, epochs=30, learning_rate=3e-3, schedule="cosine",
+        batch_size=8, epochs=30, learning_rate=2e-3, schedule="cosine",
     ),
     "full": dict(
         image_size=256, filters=64, depth=4, momentum=0.99, prior=0.5,

@@ -37,7 +37,9 @@ MONITORED = "val_loss"
 # Ours: twice the plateau's patience, so that a lowered rate gets its chance first.
 EARLY_STOPPING_PATIENCE = 10
 # "plateau" is what the report used, "step" what it defined besides (its section 4.4); "cosine" is
-# ours: a short run ends at a small learning rate without waiting for a plateau.
+# ours: a short run ends at a small learning rate without waiting for a plateau, and starts at one,
+# because at full rate the first steps on real slices drove the network to predict nothing at all.
+WARM_UP_EPOCHS = 4
 SCHEDULES = {
     "plateau": lambda settings: keras.callbacks.ReduceLROnPlateau(
         MONITORED, factor=0.1, patience=5, min_lr=1e-11
@@ -46,7 +48,9 @@ SCHEDULES = {
         lambda epoch: 1e-4 if epoch < 30 else 1e-5
     ),
     "cosine": lambda settings: keras.callbacks.LearningRateScheduler(
-        lambda epoch: settings.learning_rate * (1 + np.cos(np.pi * epoch / settings.epochs)) / 2
+        lambda epoch: settings.learning_rate
+        * min(1.0, (epoch + 1) / WARM_UP_EPOCHS)
+        * (1 + np.cos(np.pi * epoch / settings.epochs)) / 2
     ),
 }
 
@@ -215,7 +219,7 @@ class _RunFolder(keras.callbacks.Callback):
         rate = self.model.optimizer.learning_rate.numpy()
         for row in self.rows:
             for callback in self.adapting:
-                callback.on_epoch_end(row["epoch"] - 1, row)
+                callback.on_epoch_end(row["epoch"] - 1, dict(row))  # they write into it
         self.model.optimizer.learning_rate = rate
         # A compiled model's weight file holds the optimizer too: three times the size.
         self.weights_only = keras.Model(self.model.inputs, self.model.outputs)

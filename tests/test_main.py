@@ -1,0 +1,116 @@
+import re
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+
+from lits_helpers import __main__ as command_line
+from lits_helpers import settings
+
+SMALL = dict(
+    image_size=32, filters=2, depth=2, momentum=0.9, prior=0.1,
+    batch_size=8, epochs=1, learning_rate=1e-3, schedule="cosine",
+)
+
+
+@pytest.fixture
+def run(slice_folder, tmp_path, monkeypatch, capsys):
+    """Call the command line on the small slice folder; gives status and what was printed."""
+    monkeypatch.setitem(settings.PROFILES, "tiny", SMALL)
+    monkeypatch.setattr(settings, "KAGGLE_INPUT", tmp_path / "no kaggle")
+
+    def call(*words, data=slice_folder):
+        places = ["--output", str(tmp_path / "out")] + (["--data", str(data)] if data else [])
+        status = command_line.main([*words, *places])
+        printed = capsys.readouterr()
+        return status, printed.out, printed.err
+
+    return call
+
+
+@pytest.mark.parametrize("command", command_line.COMMANDS)
+def test_every_command_explains_itself(command, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        command_line.main([command, "--help"])
+    words = capsys.readouterr().out
+    assert stopped.value.code == 0
+    assert all(option in words for option in ("--data", "--output", "--profile"))
+
+
+def test_help_names_all_commands_and_loads_no_tensorflow():
+    script = (
+        "import sys, runpy; sys.argv = ['lits_helpers', '--help']\n"
+        "try: runpy.run_module('lits_helpers', run_name='__main__')\n"
+        "except SystemExit: pass\n"
+        "print('LOADED', 'tensorflow' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert "LOADED False" in done.stdout and "Not a medical device" in done.stdout
+    assert all(command in done.stdout for command in command_line.COMMANDS)
+
+
+def test_index_prints_the_counts(run):
+    status, out, _ = run("index")
+    assert status == 0
+    assert "16 slices of 4 volumes" in out
+    assert re.search(r"liver and tumour\s+6\s", out)
+
+
+def test_train_evaluate_and_predict_follow_each_other(run, tmp_path, slice_folder):
+    status, out, _ = run("train")
+    assert status == 0 and "best.keras" in out
+    (model,) = (tmp_path / "out").rglob("best.keras")
+    status, out, _ = run("evaluate")
+    assert status == 0
+    assert "test slices of the patient split" in out and "Dice, pooled" in out and "threshold 0.30" in out
+    status, out, _ = run("evaluate", "--model", str(model))
+    assert status == 0 and "all slices, whether or not" in out
+    for path in slice_folder.rglob("*_mask.jpg"):
+        path.unlink()
+    status, out, _ = run("predict", "--model", str(model))
+    assert status == 0
+    assert len(pd.read_csv(tmp_path / "out" / "predictions" / "predictions.csv")) == 16
+
+
+def test_the_slice_split_is_said_to_leak(run):
+    assert run("train", "--split", "slice")[0] == 0
+    status, out, _ = run("evaluate", "--split", "slice")
+    assert status == 0 and "slice split: leaks" in out
+
+
+def test_evaluating_before_training_says_what_to_do(run):
+    status, _, err = run("evaluate")
+    assert status == 2 and "error: " in err and "train first" in err
+
+
+@pytest.mark.parametrize("command", ["index", "train", "evaluate"])
+def test_bad_files_stop_a_command_or_are_skipped(run, slice_folder, command):
+    next(slice_folder.rglob("volume-1_slice_2_mask.jpg")).unlink()
+    status, _, err = run(command)
+    assert status == 2 and "volume-1_slice_2.jpg: no mask" in err
+    if command == "index":
+        with pytest.warns(UserWarning, match="volume-1_slice_2"):
+            status, out, _ = run("index", "--skip-problems")
+        assert status == 0 and "15 slices" in out
+
+
+def test_a_missing_folder_is_an_error_of_one_line(run, tmp_path):
+    status, _, err = run("index", data=tmp_path / "nowhere")
+    assert status == 2 and "nowhere" in err and "Traceback" not in err
+
+
+def test_a_missing_model_is_named(run):
+    status, _, err = run("predict", "--model", "nothing.keras")
+    assert status == 2 and "nothing.keras" in err
+
+
+def test_the_phantom_is_not_written_beside_real_data(run):
+    status, _, err = run("phantom")
+    assert status == 2 and "--data" in err
+
+
+def test_the_phantom_command_says_where_it_is(run, monkeypatch):
+    monkeypatch.setattr("lits_helpers.phantom.ensure_phantom", lambda chosen: chosen.data_root)
+    status, out, _ = run("phantom", data=None)
+    assert status == 0 and "synthetic volumes and slices" in out and "phantom" in out

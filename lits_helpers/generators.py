@@ -38,13 +38,13 @@ class SliceCache:
     images : uint8 array (slices, size, size, 3), red, green, blue
     labels : uint8 array (slices, size, size)
         0 background, 1 liver, 2 tumour.
-    rows : Index
-        The table's index, to find the slices of a part of the table by.
+    image_paths : Index
+        The table's, to find the slices of a part of it by, however its rows are numbered.
     """
 
     images: np.ndarray
     labels: np.ndarray
-    rows: pd.Index
+    image_paths: pd.Index
 
     def positions(self, table: pd.DataFrame) -> np.ndarray:
         """Where in the cache the rows of (a part of) its table lie.
@@ -54,7 +54,7 @@ class SliceCache:
         DataError
             If the table is empty or has rows that the cache was not made from.
         """
-        positions = self.rows.get_indexer(table.index)
+        positions = self.image_paths.get_indexer(table.image_path)
         if not len(positions) or (positions < 0).any():
             raise DataError(
                 f"{int((positions < 0).sum())} of {len(positions)} rows are not in the cache: pass "
@@ -125,7 +125,7 @@ def decode_slices(table: pd.DataFrame, size: int, output_root: Path) -> SliceCac
     if not folder.exists():
         _write_cache(table, size, folder)
     images, labels = (np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("images", "labels"))
-    return SliceCache(images, labels, table.index)
+    return SliceCache(images, labels, pd.Index(table.image_path))
 
 
 def _write_cache(table: pd.DataFrame, size: int, folder: Path) -> None:

@@ -89,9 +89,11 @@ def augmentation_playground(image: np.ndarray, labels: np.ndarray) -> interactiv
             size,
             rotation=np.float64(rotation),
             shear=np.float64(shear),
-            shift=-np.array([shift_right, shift_down]),  # the map looks back, to the source
+            shift=np.zeros(2),
             scale=np.array([-1 if flip_horizontal else 1, -1 if flip_vertical else 1]) / zoom,
         )
+        # Shifted last, so that right stays right when flipped; the map looks back, to the source.
+        matrix[:, 2] -= matrix[:, :2] @ (shift_right * size, shift_down * size)
         bent = Augmentation(elastic=elastic).displacement(np.random.default_rng(0), size)
         drawing.outlined(axes, *warp_pair(image, labels, matrix, bent))
         return "Transformed slice"
@@ -106,7 +108,9 @@ def augmentation_playground(image: np.ndarray, labels: np.ndarray) -> interactiv
         zoom=FloatSlider(1, min=0.5, max=2, step=0.05, description="zoom"),
         flip_horizontal=Checkbox(False, description="flip left and right"),
         flip_vertical=Checkbox(False, description="flip up and down"),
-        elastic=FloatSlider(0, min=0, max=0.1, step=0.005, readout_format=".3f"),
+        elastic=FloatSlider(
+            0, min=0, max=0.1, step=0.005, readout_format=".3f", description="elastic"
+        ),
     )
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_rgba
 
-from lits_helpers import plots, widgets
+from lits_helpers import drawing, widgets
 
 IMAGE = np.dstack([np.full((16, 16), level, np.uint8) for level in (10, 20, 30)])
 LABELS = np.zeros((16, 16), np.uint8)
@@ -53,23 +53,42 @@ def test_a_window_shows_its_channel(index, level):
     assert (picture(browser).images[0].get_array() == level).all()
 
 
-def test_the_playground_hands_its_values_to_the_transform_and_shows_the_result():
-    def transform(image, labels, *, flip_horizontal, **others):
-        received.update(others, flip_horizontal=flip_horizontal)
-        return (image[:, ::-1], labels[:, ::-1]) if flip_horizontal else (image, labels)
+def test_the_playground_starts_with_the_slice_as_it_is():
+    axes = picture(widgets.augmentation_playground(IMAGE, LABELS))
+    assert (axes.images[0].get_array() == 20).all()
+    edges = np.array(axes.collections[0].get_segments())
+    assert edges[..., 0].min() == 2.5 and edges[..., 0].max() == 8.5  # columns 3 to 8
 
-    received = {}
-    playground = widgets.augmentation_playground(IMAGE, LABELS, transform)
-    assert received == {
-        "rotation": 0, "shift_rows": 0, "shift_columns": 0, "shear": 0, "zoom": 1,
-        "flip_horizontal": False, "flip_vertical": False, "elastic": 0,
-    }
-    left = np.array(picture(playground).collections[0].get_segments())[..., 0].min()
-    control(playground, "rotation (°)").value = 15
-    control(playground, "flip left and right").value = True
-    flipped = np.array(picture(playground).collections[0].get_segments())[..., 0].min()
-    assert received["rotation"] == 15
-    assert (left, flipped) == (2.5, 6.5)  # columns 3..8 become 7..12
+
+@pytest.mark.parametrize(
+    ("description", "value", "columns"),
+    [
+        ("shift right", 0.25, (7, 12)),  # by 4 of 16
+        ("flip left and right", True, (7, 12)),
+        ("rotation (°)", 0, (3, 8)),
+    ],
+)
+def test_a_slider_moves_the_mask_with_the_picture(description, value, columns):
+    playground = widgets.augmentation_playground(IMAGE, LABELS)
+    control(playground, description).value = value
+    edges = np.array(picture(playground).collections[0].get_segments())[..., 0]
+    assert (edges.min() + 0.5, edges.max() - 0.5) == columns
+
+
+def test_zoom_enlarges_and_elastic_bends():
+    playground = widgets.augmentation_playground(IMAGE, LABELS)
+
+    def pixels():
+        edges = np.array(picture(playground).collections[0].get_segments())
+        return np.ptp(edges[..., 0]) * np.ptp(edges[..., 1])
+
+    before = pixels()
+    control(playground, "zoom").value = 2
+    assert pixels() > 1.5 * before  # and partly beyond the border
+    control(playground, "zoom").value = 1
+    assert pixels() == before
+    control(playground, "elastic").value = 0.1
+    assert pixels() != before
 
 
 def test_the_threshold_moves_dice_and_errors():
@@ -79,14 +98,14 @@ def test_the_threshold_moves_dice_and_errors():
     probability[4, 4], probability[4, 5], probability[9, 9] = 0.9, 0.6, 0.3
     explorer = widgets.threshold_explorer(IMAGE, truth, probability)
     assert picture(explorer).get_title() == (
-        "Threshold 0.50: Dice 1.00\n0 pixels missed, 0 false positive"
+        "Threshold 0.30: Dice 1.00\n0 pixels missed, 0 false positive"
     )
     control(explorer, "threshold").value = 0.2
     assert picture(explorer).get_title() == (
         "Threshold 0.20: Dice 0.80\n0 pixels missed, 1 false positive"
     )
     added = picture(explorer).images[1].get_array()[9, 9]
-    assert tuple(added) == to_rgba(plots.ERROR_COLOURS["false positive"])
+    assert tuple(added) == to_rgba(drawing.ERROR_COLOURS["false positive"])
 
 
 def test_a_widget_reuses_one_figure_and_leaves_none_open():

@@ -53,42 +53,81 @@ def test_a_window_shows_its_channel(index, level):
     assert (picture(browser).images[0].get_array() == level).all()
 
 
-def test_the_playground_starts_with_the_slice_as_it_is():
-    axes = picture(widgets.augmentation_playground(IMAGE, LABELS))
-    assert (axes.images[0].get_array() == 20).all()
-    edges = np.array(axes.collections[0].get_segments())
-    assert edges[..., 0].min() == 2.5 and edges[..., 0].max() == 8.5  # columns 3 to 8
+@pytest.fixture
+def playground():
+    """A slice whose columns are 150, 140, ... 0 in green; its liver fills columns 3-8, rows 2-5."""
+    image = np.zeros((16, 16, 3), np.uint8)
+    image[..., 1] = np.arange(150, -10, -10)
+    return widgets.augmentation_playground(image, LABELS)
 
 
-@pytest.mark.parametrize(
-    ("description", "value", "columns"),
-    [
-        ("shift right", 0.25, (7, 12)),  # by 4 of 16
-        ("flip left and right", True, (7, 12)),
-        ("rotation (°)", 0, (3, 8)),
-    ],
-)
-def test_a_slider_moves_the_mask_with_the_picture(description, value, columns):
-    playground = widgets.augmentation_playground(IMAGE, LABELS)
-    control(playground, description).value = value
-    edges = np.array(picture(playground).collections[0].get_segments())[..., 0]
-    assert (edges.min() + 0.5, edges.max() - 0.5) == columns
+def first_row(widget):
+    return picture(widget).images[0].get_array()[0].tolist()
 
 
-def test_zoom_enlarges_and_elastic_bends():
-    playground = widgets.augmentation_playground(IMAGE, LABELS)
+def liver_box(widget):
+    """First and last column, first and last row inside the liver's outline."""
+    ends = np.array(picture(widget).collections[0].get_segments()).reshape(-1, 2)
+    (left, top), (right, bottom) = ends.min(axis=0) + 0.5, ends.max(axis=0) - 0.5
+    return left, right, top, bottom
 
-    def pixels():
-        edges = np.array(picture(playground).collections[0].get_segments())
-        return np.ptp(edges[..., 0]) * np.ptp(edges[..., 1])
 
-    before = pixels()
+def test_the_playground_starts_with_the_slice_as_it_is(playground):
+    assert first_row(playground) == list(range(150, -10, -10))
+    assert liver_box(playground) == (3, 8, 2, 5)
+
+
+def test_a_quarter_to_the_right_moves_picture_and_outline_by_four_of_sixteen_columns(playground):
+    control(playground, "shift right").value = 0.25
+    assert first_row(playground) == [150] * 4 + list(range(150, 30, -10))
+    assert liver_box(playground) == (7, 12, 2, 5)
+
+
+def test_an_eighth_down_moves_the_outline_by_two_of_sixteen_rows(playground):
+    control(playground, "shift down").value = 0.125
+    assert liver_box(playground) == (3, 8, 4, 7)
+
+
+def test_a_flip_mirrors_picture_and_outline(playground):
+    control(playground, "flip left and right").value = True
+    assert first_row(playground) == list(range(0, 160, 10))
+    assert liver_box(playground) == (7, 12, 2, 5)
+
+
+def test_right_stays_right_in_a_flipped_slice(playground):
+    control(playground, "flip left and right").value = True
+    control(playground, "shift right").value = 0.125
+    assert liver_box(playground) == (9, 14, 2, 5)
+
+
+def test_a_quarter_is_four_columns_in_a_zoomed_slice_too(playground):
+    control(playground, "zoom").value = 0.5
+    left, right, top, bottom = liver_box(playground)
+    control(playground, "shift right").value = 0.25
+    assert liver_box(playground) == (left + 4, right + 4, top, bottom)
+
+
+def test_zoom_2_doubles_the_liver_about_the_centre(playground):
     control(playground, "zoom").value = 2
-    assert pixels() > 1.5 * before  # and partly beyond the border
-    control(playground, "zoom").value = 1
-    assert pixels() == before
+    # About 7.5: columns 2.5..8.5 become -2.5..9.5 and rows 1.5..5.5 become -4.5..3.5, then cut.
+    assert liver_box(playground) == (0, 9, 0, 3)
+
+
+def test_a_positive_angle_turns_anticlockwise(playground):
+    control(playground, "rotation (°)").value = 45
+    left, right, top, bottom = liver_box(playground)
+    # The liver's centre, 2 left of 7.5 and 4 above, comes to 6 / sqrt(2) left, 2 / sqrt(2) above.
+    assert ((left + right) / 2, (top + bottom) / 2) == pytest.approx((3.26, 6.09), abs=0.5)
+
+
+def test_elastic_bends_the_picture(playground):
     control(playground, "elastic").value = 0.1
-    assert pixels() != before
+    assert first_row(playground) != list(range(150, -10, -10))
+
+
+def test_the_threshold_starts_at_the_reports():
+    explorer = widgets.threshold_explorer(IMAGE, LABELS > 0, np.zeros((16, 16)))
+    assert control(explorer, "threshold").value == 0.30
 
 
 def test_the_threshold_moves_dice_and_errors():

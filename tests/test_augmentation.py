@@ -87,13 +87,44 @@ def test_image_and_mask_stay_aligned(kind, size):
         assert 2 * (in_image & in_mask).sum() / (in_image.sum() + in_mask.sum()) > 0.97
 
 
-def test_labels_gain_no_value_and_one_pixel_stays_one_label():
+def test_labels_gain_no_value():
     random = np.random.default_rng(2)
     labels = np.zeros((33, 33), np.uint8)
     labels[16, 16] = 2
     for drawn in STRONG.matrices(random, 20, 33):
         _, mask = warp_pair(np.zeros((33, 33, 3), np.uint8), labels, drawn, STRONG.displacement(random, 33))
         assert set(np.unique(mask)) <= {0, 2}
+
+
+def test_one_voxel_moves_with_its_pixel():
+    labels = np.zeros((9, 9), np.uint8)
+    labels[2, 3] = 2
+    image = np.repeat(labels[..., None] * 100, 3, axis=2)
+    # A mirror takes column 3 to 5; two ninths down take row 2 to 4.
+    moved, mask = warp_pair(image, labels, matrix(9, scale=(-1, 1), shift=(0, -2 / 9)))
+    assert np.argwhere(mask == 2).tolist() == np.argwhere(moved[..., 0] > 100).tolist() == [[4, 5]]
+
+
+@pytest.mark.parametrize("size", [65, 128])
+def test_picture_and_mask_have_one_centre_on_average(size):
+    labels, random, offsets = tumour_in_liver(size), np.random.default_rng(8), []
+    painted = np.repeat((labels == 2)[..., None], 3, axis=2).astype(np.uint8) * 255
+    for drawn in STRONG.matrices(random, 100, size):
+        image, mask = warp_pair(painted, labels, drawn, STRONG.displacement(random, size))
+        in_image = np.average(np.indices((size, size)), axis=(1, 2), weights=image[..., 0])
+        offsets.append(in_image - np.argwhere(mask == 2).mean(axis=0))
+    assert np.abs(np.mean(offsets, axis=0)).max() < 0.05  # a corner taken for a centre: 0.5
+
+
+@pytest.mark.parametrize("label", [0, 2])
+@pytest.mark.parametrize("size", [1, 33])
+def test_an_empty_or_full_mask_stays_so(label, size):
+    random = np.random.default_rng(9)
+    labels = np.full((size, size), label, np.uint8)
+    for drawn in STRONG.matrices(random, 5, size):
+        image = np.full((size, size, 3), 7, np.uint8)
+        image, mask = warp_pair(image, labels, drawn, STRONG.displacement(random, size))
+        assert (mask == label).all() and (image == 7).all()
 
 
 def test_drawn_changes_stay_within_their_ranges():
@@ -123,6 +154,11 @@ def test_the_reports_rotation_moves_no_pixel_by_a_whole_one():
 
 def test_equal_random_states_give_equal_changes():
     first, second = (STRONG.matrices(np.random.default_rng(7), 3, 64) for _ in range(2))
+    assert (first == second).all()
+
+
+def test_equal_random_states_give_equal_displacements():
+    first, second = (STRONG.displacement(np.random.default_rng(7), 64) for _ in range(2))
     assert (first == second).all()
 
 

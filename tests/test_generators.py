@@ -38,6 +38,12 @@ def test_the_second_call_decodes_nothing(table, cache, tmp_path, monkeypatch):
     assert (again.images == cache.images).all()
 
 
+def test_nothing_is_written_beside_the_data(slice_folder, table, tmp_path):
+    before = {path: path.stat().st_mtime_ns for path in [slice_folder, *slice_folder.rglob("*")]}
+    decode_slices(table, 32, tmp_path / "out")
+    assert {p: p.stat().st_mtime_ns for p in [slice_folder, *slice_folder.rglob("*")]} == before
+
+
 def test_a_changed_file_or_size_is_decoded_again(table, cache, tmp_path):
     assert decode_slices(table, 16, tmp_path / "out").labels.shape == (16, 16, 16)
     os.replace(table.mask_path[2], table.mask_path[1])
@@ -76,9 +82,14 @@ def test_parts_of_the_table_are_found(table, cache):
     assert cache.positions(part).tolist() == part.index.tolist()
 
 
+def test_a_part_whose_rows_were_numbered_anew_is_found_too(table, cache):
+    part = table[table.volume == 2].reset_index(drop=True)  # rows 8 to 11 of the whole
+    assert cache.positions(part).tolist() == [8, 9, 10, 11]
+
+
 def test_rows_that_are_not_in_the_cache_are_refused(table, cache):
     with pytest.raises(DataError, match="1 of 2 rows"):
-        cache.positions(table.rename(index={3: 99}).loc[[2, 99]])
+        cache.positions(table[2:4].replace({"image_path": {table.image_path[3]: "elsewhere.jpg"}}))
     with pytest.raises(DataError, match="at least one row"):
         cache.positions(table[:0])
 
@@ -112,9 +123,18 @@ def test_labels_keep_their_place_in_the_picture(size, new):
     assert (small == 2).mean() == pytest.approx((labels == 2).mean(), rel=0.1)
 
 
+def test_half_a_pixel_of_tumour_is_tumour_and_less_is_not():
+    labels = np.zeros((4, 4), np.uint8)
+    labels[:2, 0] = 2  # 2 of the first pixel's 4
+    labels[0, 2] = 2  # 1 of the second's
+    labels[2:, 0], labels[2, 1] = 1, 2  # 3 of liver and tumour, 1 of them tumour
+    assert resize_labels(labels, 2).tolist() == [[2, 0], [1, 0]]
+
+
 @pytest.mark.parametrize("value", [0, 1, 2])
 def test_a_mask_of_one_label_keeps_it(value):
-    assert (resize_labels(np.full((50, 50), value, np.uint8), 17) == value).all()
+    for size in (17, 50, 81):
+        assert (resize_labels(np.full((50, 50), value, np.uint8), size) == value).all()
 
 
 def test_a_single_pixel_is_lost_when_it_covers_too_little():

@@ -230,6 +230,8 @@ def batches(
     """
     import tensorflow as tf
 
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
     if seed is None and (balanced or augmentation is not None):
         raise ValueError("random choices need a seed: give one, or leave out what draws them")
     positions = cache.positions(table)

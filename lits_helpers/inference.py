@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
-from .files import atomic_path
+from .files import DataError, atomic_path
 from .generators import SliceCache, resize_image
 from .masks import THRESHOLD, TUMOUR, read_labels
 from .scoring import slice_scores
@@ -114,8 +114,10 @@ def predict_files(
     Raises
     ------
     DataError
-        If a file cannot be read or written; the message names it.
+        If the table is empty, or a file cannot be read or written; the message names it.
     """
+    if table.empty:
+        raise DataError("there are no slices to predict: the table is empty")
     folder = Path(folder)
     size = model.input_shape[1]
     rows = []

@@ -199,6 +199,12 @@ def test_random_choices_need_a_seed(table, cache, choice):
         batches(cache, table, 4, **choice)
 
 
+@pytest.mark.parametrize("batch_size", [0, -1])
+def test_a_batch_of_nothing_is_refused(table, cache, batch_size):
+    with pytest.raises(ValueError, match=f"batch_size must be at least 1, got {batch_size}"):
+        batches(cache, table, batch_size)
+
+
 def test_augmented_masks_stay_binary_and_follow_the_image(table, cache):
     augmentation = Augmentation(rotation=15, shift=0.1, shear=5, zoom=0.1, elastic=0.01)
     images, masks = collected(batches(cache, table, 8, augmentation=augmentation, seed=0))

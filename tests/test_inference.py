@@ -102,6 +102,12 @@ def test_an_unreadable_image_is_named(table, tmp_path, green_is_probability):
     assert not (tmp_path / "p" / "predictions.csv").exists()
 
 
+def test_an_empty_table_is_refused_before_anything_is_written(table, tmp_path, green_is_probability):
+    with pytest.raises(DataError, match="no slices to predict"):
+        inference.predict_files(green_is_probability, table[:0], tmp_path / "p")
+    assert not (tmp_path / "p").exists()
+
+
 def test_the_truth_of_a_pair_is_the_tumour_alone(table):
     row = table[table.diagnosis == 2].iloc[:1]
     ((truth, _),) = inference.mask_pairs(row, np.zeros((1, 32, 32), np.float32))

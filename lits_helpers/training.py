@@ -36,6 +36,7 @@ from .settings import Settings
 MONITORED = "val_loss"
 # Ours: twice the plateau's patience, so that a lowered rate gets its chance first.
 EARLY_STOPPING_PATIENCE = 10
+REPORT_AUGMENTATION = Augmentation()
 # "plateau" is what the report used, "step" what it defined besides (its section 4.4); "cosine" is
 # ours: a short run ends at a small learning rate without waiting for a plateau, and starts at one,
 # because at full rate the first steps on real slices drove the network to predict nothing at all.
@@ -82,43 +83,48 @@ def precision_policy() -> tuple[str, str]:
     return "float32", "CPU without bfloat16 instructions"
 
 
+def _strategy() -> tf.distribute.Strategy:
+    """All GPUs of this machine side by side, where there are several."""
+    several = len(tf.config.list_physical_devices("GPU")) > 1
+    return tf.distribute.MirroredStrategy() if several else tf.distribute.get_strategy()
+
+
 def compiled_unet(settings: Settings) -> keras.Model:
-    """The report's network, loss and optimizer, for one or all GPUs of this machine.
+    """The report's network, loss and optimizer, ready to be trained.
 
     Adam; binary cross-entropy plus Dice; the report's metrics, and pooled Dice and IoU at its
     threshold of 0.30. Sets Keras's dtype policy to :func:`precision_policy`.
     """
     keras.config.set_dtype_policy(precision_policy()[0])
-    gpus = tf.config.list_physical_devices("GPU")
-    strategy = tf.distribute.MirroredStrategy() if len(gpus) > 1 else tf.distribute.get_strategy()
-    with strategy.scope():
-        size = settings.image_size
-        model = unet(
-            (size, size, 3),
-            filters=settings.filters, depth=settings.depth,
-            momentum=settings.momentum, prior=settings.prior,
-        )
-        model.compile(
-            optimizer=keras.optimizers.Adam(settings.learning_rate),
-            loss=metrics.bce_dice_loss,
-            metrics=[
-                keras.metrics.BinaryAccuracy(name="accuracy"),
-                metrics.dice_coef,
-                metrics.iou,
-                metrics.PooledDice(name="pooled_dice"),
-                metrics.PooledIoU(name="pooled_iou"),
-            ],
-            jit_compile=bool(gpus),  # XLA makes the CPU slower
-        )
+    size = settings.image_size
+    model = unet(
+        (size, size, 3),
+        filters=settings.filters, depth=settings.depth,
+        momentum=settings.momentum, prior=settings.prior,
+    )
+    model.compile(
+        optimizer=keras.optimizers.Adam(settings.learning_rate),
+        loss=metrics.bce_dice_loss,
+        metrics=[
+            keras.metrics.BinaryAccuracy(name="accuracy"),
+            metrics.dice_coef,
+            metrics.iou,
+            metrics.PooledDice(name="pooled_dice"),
+            metrics.PooledIoU(name="pooled_iou"),
+        ],
+        jit_compile=bool(tf.config.list_physical_devices("GPU")),  # XLA makes the CPU slower
+    )
     return model
 
 
-def run_folder(settings: Settings, table: pd.DataFrame) -> Path:
-    """Where the run of these settings on this split table lies, below the output root."""
+def run_folder(
+    settings: Settings, table: pd.DataFrame, augmentation: Augmentation = REPORT_AUGMENTATION
+) -> Path:
+    """Where the run with these settings, split and augmentation lies, below the output root."""
     choices = dataclasses.asdict(settings)
     del choices["output_root"], choices["data_root"], choices["epochs"]
     rows = table[["image_path", "split"]].to_csv(index=False)
-    key = fingerprint([*table.image_path, *table.mask_path], sorted(choices.items()), rows)
+    key = fingerprint([*table.image_path, *table.mask_path], sorted(choices.items()), augmentation, rows)
     kind = split_name(table).partition(" ")[0]
     return settings.output_root / "runs" / f"{settings.profile}-{kind}-{key[:8]}"
 
@@ -136,7 +142,7 @@ def train(
     settings: Settings,
     table: pd.DataFrame,
     *,
-    augmentation: Augmentation = Augmentation(),
+    augmentation: Augmentation = REPORT_AUGMENTATION,
     minutes: float | None = None,
 ) -> Path:
     """Train the report's U-Net, or go on training it; skipped where that is already done.
@@ -163,7 +169,7 @@ def train(
     """
     if settings.schedule not in SCHEDULES:
         raise DataError(f"schedule is {settings.schedule!r}: choose from {sorted(SCHEDULES)}")
-    folder = run_folder(settings, table)
+    folder = run_folder(settings, table, augmentation)
     history = read_history(folder)
     if _is_finished(history, settings.epochs):
         return folder
@@ -179,9 +185,11 @@ def train(
         cache, sides["train"], settings.batch_size,
         augmentation=augmentation, balanced=True, seed=settings.seed, first_epoch=len(history),
     )
-    model = compiled_unet(settings)
-    if len(history):
-        model = load_checkpoint(_last(folder, len(history)), settings.image_size)
+    with _strategy().scope():
+        if len(history):
+            model = load_checkpoint(_last(folder, len(history)), settings.image_size)
+        else:
+            model = compiled_unet(settings)
     stopping = keras.callbacks.EarlyStopping(MONITORED, patience=EARLY_STOPPING_PATIENCE)
     adapting = [stopping, SCHEDULES[settings.schedule](settings)]
     model.fit(

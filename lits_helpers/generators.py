@@ -9,8 +9,9 @@ from __future__ import annotations
 import itertools
 import os
 import shutil
+from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,6 +28,9 @@ from .volumes import read_image
 
 if TYPE_CHECKING:
     import tensorflow as tf
+
+# Each holds a batch, 8 MB of 32 slices at 256x256; more than a GPU's host needs to keep it busy.
+MOST_THREADS = 16
 
 
 @dataclass(frozen=True)
@@ -176,18 +180,30 @@ def iterate_batches(
     size = cache.labels.shape[1]
     if random is not None:
         positions = random.permutation(positions)
-    # OpenCV releases Python's lock while it warps, so plain threads share the work.
-    with ThreadPoolExecutor() as pool:
+
+    def warped(chosen: np.ndarray, changes: list) -> tuple[np.ndarray, np.ndarray]:
+        images, labels = cache.images[chosen], cache.labels[chosen]
+        for position, change in enumerate(changes):
+            images[position], labels[position] = warp_pair(images[position], labels[position], *change)
+        return images, labels
+
+    # OpenCV releases Python's lock while it warps, so plain threads share the work: a batch each,
+    # and only so many ahead that memory does not grow with the slices. All random choices are made
+    # here, in order, so that they do not depend on the threads.
+    threads = min(os.cpu_count() or 1, MOST_THREADS)
+    ahead: deque[Future] = deque()
+    with ThreadPoolExecutor(threads) as pool:
         for start in range(0, len(positions), batch_size):
             chosen = positions[start : start + batch_size]
-            images, labels = cache.images[chosen], cache.labels[chosen]
+            changes = []
             if augmentation is not None:
                 matrices = augmentation.matrices(random, len(chosen), size)
-                displacements = [augmentation.displacement(random, size) for _ in chosen]
-                warped = pool.map(warp_pair, images, labels, matrices, displacements)
-                for position, pair in enumerate(warped):
-                    images[position], labels[position] = pair
-            yield images, labels
+                changes = [(matrix, augmentation.displacement(random, size)) for matrix in matrices]
+            ahead.append(pool.submit(warped, chosen, changes))
+            if len(ahead) > threads:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
 
 
 def batches(

@@ -217,3 +217,24 @@ def test_make_targets_that_a_page_names_exist(page):
 def test_the_readme_shows_both_commands_and_the_conda_way():
     commands = commands_in((ROOT / "README.md").read_text())
     assert [line for line in ("make demo", "make test", "conda env create -f environment.yml") if line not in commands] == []
+
+
+# The order in which data flows: CONTRIBUTING.md draws it.
+ORDER = (
+    "files", "settings", "volumes", "anatomy", "phantom", "masks", "index", "augmentation",
+    "generators", "model", "metrics", "training", "scoring", "inference", "drawing", "plots",
+    "widgets", "demo", "__main__",
+)
+
+
+@pytest.mark.parametrize("module", ORDER)
+def test_a_module_imports_only_from_modules_before_it(module):
+    tree = ast.parse((ROOT / "lits_helpers" / f"{module}.py").read_text(encoding="utf-8"))
+    ours = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.level]
+    used = {node.module or alias.name for node in ours for alias in node.names}
+    later = [name for name in used & set(ORDER) if ORDER.index(name) >= ORDER.index(module)]
+    assert later == []
+
+
+def test_every_module_has_its_place_in_the_order():
+    assert {path.stem for path in (ROOT / "lits_helpers").glob("*.py")} == {*ORDER, "__init__"}

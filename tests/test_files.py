@@ -36,6 +36,13 @@ def test_a_disk_that_refuses_gives_an_error_with_the_file_and_the_variable(tmp_p
     assert names_in(tmp_path) == []
 
 
+def test_after_an_interruption_by_the_user_nothing_is_left(tmp_path):
+    with pytest.raises(KeyboardInterrupt), atomic_path(tmp_path / "table.csv") as temporary:
+        temporary.write_text("half")
+        raise KeyboardInterrupt
+    assert names_in(tmp_path) == []
+
+
 def test_other_errors_of_the_system_pass_unchanged(tmp_path):
     with pytest.raises(FileNotFoundError), atomic_path(tmp_path / "table.csv"):
         raise FileNotFoundError(errno.ENOENT, "gone")
@@ -67,7 +74,7 @@ def test_a_fingerprint_stays_while_the_files_do(two_files):
     assert fingerprint(two_files, 128) == fingerprint(two_files, 128)
 
 
-@pytest.mark.parametrize("change", ["size", "time", "removed", "order", "extra"])
+@pytest.mark.parametrize("change", ["size", "time", "added", "removed", "order", "extra"])
 def test_a_fingerprint_changes_with_the_files_and_the_extras(two_files, change):
     before = fingerprint(two_files, 128)
     extra = 128
@@ -75,6 +82,9 @@ def test_a_fingerprint_changes_with_the_files_and_the_extras(two_files, change):
         two_files[0].write_text("longer")
     elif change == "time":
         os.utime(two_files[0], ns=(1, 1))
+    elif change == "added":
+        (two_files[0].parent / "c").write_text("same")
+        two_files.append(two_files[0].parent / "c")
     elif change == "removed":
         two_files.pop()
     elif change == "order":
@@ -82,6 +92,24 @@ def test_a_fingerprint_changes_with_the_files_and_the_extras(two_files, change):
     else:
         extra = 96
     assert fingerprint(two_files, extra) != before
+
+
+def test_a_fingerprint_changes_with_a_file_added(two_files, tmp_path):
+    before = fingerprint(two_files)
+    (tmp_path / "c").write_text("same")
+    assert fingerprint([*two_files, tmp_path / "c"]) != before
+
+
+def test_a_link_that_leads_nowhere_has_a_fingerprint_that_changes_with_its_file(tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "file")
+    before = fingerprint([tmp_path / "link"])
+    (tmp_path / "file").write_text("fetched")
+    assert fingerprint([tmp_path / "link"]) != before
+
+
+def test_few_problems_are_all_listed_and_none_counted_as_more():
+    lines = str(collected_error(["file 0", "file 1"], advice="Mend them.")).splitlines()
+    assert lines == ["2 problem(s) found:", "  - file 0", "  - file 1", "Mend them."]
 
 
 def test_one_error_lists_many_problems_and_ends_with_the_advice():
@@ -95,3 +123,11 @@ def test_near_paths_are_shown_short_and_far_ones_whole(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path / "notebooks")
     assert shown(tmp_path / "outputs" / "x") == os.path.join("..", "outputs", "x")
     assert shown("/elsewhere/x") == "/elsewhere/x"
+
+
+def test_a_path_on_another_drive_of_windows_is_shown_whole(monkeypatch):
+    def refused(path):
+        raise ValueError("path is on mount 'D:', start on mount 'C:'")
+
+    monkeypatch.setattr(files.os.path, "relpath", refused)
+    assert shown("D:/lits") == "D:/lits"

@@ -1,8 +1,8 @@
-import os
-from pathlib import Path
+from concurrent.futures import ThreadPoolExecutor
 
 import cv2
 import numpy as np
+import pandas as pd
 import pytest
 
 from lits_helpers import masks
@@ -10,10 +10,15 @@ from lits_helpers.files import DataError
 from lits_helpers.volumes import three_channels, write_image
 
 
+def jpeg(labels, quality):
+    """A mask file of the report's coding."""
+    picture = three_channels(labels)[..., ::-1]
+    return cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
+
+
 def saved(labels, quality):
     """Grey levels after the report's coding and JPEG, read by OpenCV alone."""
-    picture = three_channels(labels)[..., ::-1]
-    return cv2.imdecode(cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, quality])[1], 0)
+    return cv2.imdecode(jpeg(labels, quality), cv2.IMREAD_GRAYSCALE)
 
 
 def drawn(size, liver=0, tumour=0):
@@ -27,7 +32,7 @@ def dice(truth, decoded):
     return 2 * (truth & decoded).sum() / (truth.sum() + decoded.sum())
 
 
-@pytest.mark.parametrize("size", [128, 255, 512])
+@pytest.mark.parametrize("size", [64, 101, 255, 512])
 @pytest.mark.parametrize("quality", [75, 90, 100])
 def test_a_tumour_in_a_liver_is_decoded_at_any_size_and_quality(size, quality):
     truth = drawn(size, liver=0.3, tumour=0.1)
@@ -64,6 +69,31 @@ def test_a_lossless_file_gives_back_every_label(size, tmp_path):
         assert (masks.read_labels(tmp_path / "mask.png") == labels).all()
 
 
+@pytest.mark.parametrize("label", [masks.LIVER, masks.TUMOUR])
+@pytest.mark.parametrize("pixels", [1, 3, 4, 1000, 3500])  # 0.1 % of 50x70 are 4, all are 3500
+def test_a_lossless_label_alone_in_its_slice_is_known(tmp_path, label, pixels):
+    labels = np.zeros((50, 70), np.uint8)
+    labels.flat[:pixels] = label
+    write_image(tmp_path / "mask.png", three_channels(labels))
+    assert (masks.read_labels(tmp_path / "mask.png") == labels).all()
+
+
+@pytest.mark.parametrize("label", [1, 2])
+@pytest.mark.parametrize("pixels", [1, 6, 64 * 65])  # 5 are a thousandth of 64x65
+def test_a_lossless_file_gives_back_one_pixel_few_and_a_full_mask(label, pixels, tmp_path):
+    labels = np.zeros(64 * 65, np.uint8)
+    labels[:pixels] = label
+    write_image(tmp_path / "mask.png", three_channels(labels.reshape(64, 65)))
+    assert (masks.read_labels(tmp_path / "mask.png") == labels.reshape(64, 65)).all()
+
+
+@pytest.mark.parametrize("quality", [30, 65, 75, 90, 100])
+def test_a_jpeg_of_one_level_is_empty_whichever_level_its_quality_gives(quality):
+    grey = saved(drawn(512), quality)
+    assert len(np.unique(grey)) == 1
+    assert not masks.decode(grey).labels.any()
+
+
 def test_a_png_made_from_a_jpeg_is_read_as_a_jpeg():
     decoded = masks.decode(saved(drawn(256, liver=0.3, tumour=0.1), 75), lossless=True)
     assert not decoded.small_tumours_known
@@ -93,8 +123,7 @@ def test_the_least_tumour_of_the_coding(size, pixels):
 
 def literal_report_rule(labels, quality):
     """The report's classification as its text has it, on the colour file."""
-    file = cv2.imencode(".jpg", three_channels(labels)[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
-    picture = cv2.imdecode(file, cv2.IMREAD_COLOR)
+    picture = cv2.imdecode(jpeg(labels, quality), cv2.IMREAD_COLOR)
     if picture.sum() == 33554432:
         return 0
     grey = cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY)
@@ -122,29 +151,50 @@ def test_the_reports_target_is_the_tumour_or_else_the_whole_liver():
     assert (masks.report_target(saved(without, 100)) == (without == 1)).mean() > 0.999
 
 
-@pytest.mark.realdata
-@pytest.mark.parametrize("quality", [75, 90, 100])
-def test_real_masks_in_the_reports_coding_are_decoded(quality):
-    files = sorted(Path(os.environ["LITS_DATA_ROOT"]).rglob("*_mask.png"))
-    assert files
-    nothing = saved(np.zeros((512, 512), np.uint8), quality)
-    wrong, traceless, scores, shared, marked = [], 0, [], 0, 0
-    for path in files:
+@pytest.fixture(scope="module", params=[75, 90, 100])
+def real_masks(request, real_slices):
+    """One row a real mask: what became of it in the report's coding at one JPEG quality."""
+    nothing = jpeg(np.zeros((512, 512), np.uint8), request.param)
+
+    def row(path):
         truth = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-        large = (truth == 2).sum() >= 263
-        grey = saved(truth, quality)
-        decoded = masks.decode(grey).labels
-        is_traceless = truth.any() and (grey == nothing).all()
-        traceless += is_traceless
-        if masks.diagnose(decoded) != (2 if large else min(int(truth.max()), 1)):
-            wrong.append((path.name, is_traceless))
-        if large:
-            scores.append(dice(truth == 2, decoded == 2))
-            shared += ((truth == 2) & (decoded == 2)).sum()
-            marked += (truth == 2).sum() + (decoded == 2).sum()
-    # At quality 75 seven livers of 5 to 70 pixels leave a file identical to an empty mask's.
-    assert traceless <= 7
-    assert len(wrong) - traceless <= 0.005 * (len(files) - traceless), wrong
-    if quality >= 90:
-        assert len(wrong) <= 0.005 * len(files), wrong
-    assert np.mean(scores) >= 0.99 and 2 * shared / marked >= 0.99
+        file = jpeg(truth, request.param)
+        decoded = masks.decode(cv2.imdecode(file, cv2.IMREAD_GRAYSCALE)).labels
+        # Tumours of 0.1 % of the slice and more count, smaller ones the coding does not know.
+        tumour, found = truth == 2, decoded == 2
+        diagnosis = 2 if tumour.sum() >= 263 else min(int(truth.max()), 1)
+        return {
+            "name": path.name,
+            "right": masks.diagnose(decoded) == diagnosis,
+            "traceless": truth.any() and np.array_equal(file, nothing),
+            "large": diagnosis == 2,
+            "tumour": tumour.sum(), "found": found.sum(), "shared": (tumour & found).sum(),
+        }
+
+    with ThreadPoolExecutor() as pool:
+        return pd.DataFrame(pool.map(row, sorted(real_slices.rglob("*_mask.png")))).assign(
+            quality=request.param
+        )
+
+
+@pytest.mark.realdata
+def test_real_masks_are_diagnosed_from_the_reports_files(real_masks):
+    readable = real_masks[~real_masks.traceless]
+    assert readable.right.mean() >= 0.995
+    # At quality 75 seven livers of 5 to 70 pixels are gone, 0.6 % of the slices.
+    if real_masks.quality[0] >= 90:
+        assert real_masks.right.mean() >= 0.995
+
+
+@pytest.mark.realdata
+def test_a_real_mask_is_misread_only_where_its_file_is_an_empty_masks(real_masks):
+    wrong = real_masks[~real_masks.right]
+    assert wrong.traceless.all(), wrong.name.tolist()
+    assert len(wrong) <= 7
+
+
+@pytest.mark.realdata
+def test_real_tumours_in_the_reports_files_are_decoded_to_dice_99_pooled_and_by_slice(real_masks):
+    large = real_masks[real_masks.large]
+    assert 2 * large.shared.sum() / (large.tumour + large.found).sum() >= 0.99
+    assert (2 * large.shared / (large.tumour + large.found)).mean() >= 0.99

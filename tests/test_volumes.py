@@ -1,6 +1,7 @@
 import cv2
 import nibabel
 import numpy as np
+import PIL.Image
 import pytest
 
 from lits_helpers import volumes
@@ -107,9 +108,53 @@ def test_grey_of_a_16_bit_file_keeps_its_values(tmp_path):
     assert (read_image(tmp_path / "a.png", grey=True) == 2).all()
 
 
+UNUSABLE = ("missing", "cut jpeg", "cut png", "empty", "text", "scrambled jpeg", "scrambled png")
+
+
+@pytest.mark.parametrize("mode", ["LA", "P"])
+def test_grey_with_alpha_or_a_grey_palette_keeps_its_values(tmp_path, mode):
+    values = np.arange(16, dtype=np.uint8).reshape(4, 4)
+    picture = PIL.Image.fromarray(values)
+    if mode == "LA":
+        picture.putalpha(200)
+    else:
+        picture.putpalette([level for level in range(256) for _ in "RGB"])
+    picture.save(tmp_path / "a.png")
+    assert PIL.Image.open(tmp_path / "a.png").mode == mode
+    assert (read_image(tmp_path / "a.png", grey=True) == values).all()
+
+
+def test_a_colour_palette_is_read_as_its_colours(tmp_path):
+    picture = PIL.Image.fromarray(np.array([[0, 1]], np.uint8))
+    picture.putpalette([10, 20, 30, 200, 100, 50])
+    picture.save(tmp_path / "a.png")
+    assert read_image(tmp_path / "a.png").tolist() == [[[10, 20, 30], [200, 100, 50]]]
+
+
+def test_the_ending_may_be_in_capitals(tmp_path):
+    write_image(tmp_path / "a.PNG", PICTURE)
+    assert (read_image(tmp_path / "a.PNG") == PICTURE).all()
+
+
+def test_a_png_is_written_without_a_word_on_stderr(tmp_path, capfd):
+    write_image(tmp_path / "a.png", PICTURE)
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("reader", [read_image, read_image_size])
+def test_a_header_that_claims_a_huge_picture_is_an_error_with_the_name(tmp_path, reader):
+    write_image(tmp_path / "a.jpg", PICTURE)
+    content = bytearray((tmp_path / "a.jpg").read_bytes())
+    size = content.index(b"\xff\xc0") + 5  # of the frame header, after marker, length and depth
+    content[size : size + 4] = b"\xff\xdc\xff\xdc"  # 65,500 x 65,500
+    (tmp_path / "a.jpg").write_bytes(content)
+    with pytest.raises(DataError, match="a.jpg"):
+        reader(tmp_path / "a.jpg")
+
+
 def broken(folder, kind):
     """A file that cannot be used, of one kind."""
-    path = folder / f"volume-0_slice_0.{'jpg' if kind == 'cut jpeg' else 'png'}"
+    path = folder / f"volume-0_slice_0.{'png' if 'png' in kind else 'jpg'}"
     if kind != "missing":
         write_image(path, PICTURE)
     content = path.read_bytes() if path.exists() else b""
@@ -119,18 +164,20 @@ def broken(folder, kind):
         path.write_bytes(b"")
     elif kind == "text":
         path.write_text("no picture")
-    elif kind == "16 bit":
+    elif kind in ("scrambled jpeg", "scrambled png"):
+        path.write_bytes(b"no picture" + content[-12:])
+    elif kind == "16 bit png":
         cv2.imwrite(str(path), PICTURE.astype(np.uint16) * 256)
     return path
 
 
-@pytest.mark.parametrize("kind", ["missing", "cut jpeg", "cut png", "empty", "text", "16 bit"])
+@pytest.mark.parametrize("kind", [*UNUSABLE, "16 bit png"])
 def test_an_unusable_picture_is_named(tmp_path, kind):
     with pytest.raises(DataError, match="volume-0_slice_0"):
         read_image(broken(tmp_path, kind))
 
 
-@pytest.mark.parametrize("kind", ["missing", "cut jpeg", "cut png", "empty", "text"])
+@pytest.mark.parametrize("kind", UNUSABLE)
 def test_the_size_of_an_unusable_picture_is_not_told(tmp_path, kind):
     with pytest.raises(DataError, match="volume-0_slice_0"):
         read_image_size(broken(tmp_path, kind))

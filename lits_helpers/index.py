@@ -55,7 +55,9 @@ def _find_slices(root: Path) -> tuple[dict, dict, list[str]]:
     images: dict[tuple[int, int], str] = {}
     mask_files: dict[tuple[int, int], str] = {}
     problems = []
-    for folder, _, names in os.walk(root):
+    for folder, _, names in sorted(os.walk(root)):
+        # Hidden files are not data: half-written ones, and what macOS puts into archives.
+        names = [name for name in names if not name.startswith(".")]
         parsed = {name: match for name in names if (match := _SLICE_NAME.fullmatch(name))}
         for name, match in sorted(parsed.items()):
             found = mask_files if match[3] else images

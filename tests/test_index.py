@@ -42,6 +42,21 @@ def test_pairs_may_lie_in_any_folders_and_masks_be_png(tmp_path):
     assert table.liver_pixels[0] == 8 and table.small_tumours_known[0]
 
 
+def test_hidden_files_are_none_of_the_data(slice_folder):
+    # As a stopped write_image leaves one, and as macOS puts one beside every file of an archive.
+    for name in (".writing-17-volume-0_slice_0.jpg", "._volume-0_slice_0.jpg"):
+        (slice_folder / "images" / "train_images" / name).touch()
+    pairs, problems = find_pairs(slice_folder)
+    assert len(pairs) == 16 and problems == []
+
+
+def test_of_a_doubled_slice_the_first_folder_by_name_is_kept(slice_folder, tmp_path):
+    for folder in ("b", "a", "c"):
+        (slice_folder / folder).mkdir()
+        (slice_folder / folder / "volume-9_slice_0.png").touch()
+    assert find_images(slice_folder).image_path.iloc[-1] == str(slice_folder / "a" / "volume-9_slice_0.png")
+
+
 def test_images_are_found_without_masks(slice_folder):
     for path in slice_folder.rglob("*_mask.jpg"):
         path.unlink()

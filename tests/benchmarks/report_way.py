@@ -5,7 +5,11 @@ and mask with one seed, a float32 U-Net, and ``predict`` slice by slice.
 """
 
 import cv2
+import keras
 from keras.src.legacy.preprocessing.image import ImageDataGenerator
+
+from lits_helpers import metrics
+from lits_helpers.model import unet
 
 AUGMENTATION = dict(
     rotation_range=0.1, width_shift_range=0.05, height_shift_range=0.05, shear_range=0.05,
@@ -27,7 +31,7 @@ def classify(mask_paths):
 
 
 def train_generator(table, batch_size, size):
-    """Endless batches of augmented images and masks, read from the files each time."""
+    """Endless batches of augmented images and masks, read from the files in every epoch."""
     flows = [
         ImageDataGenerator(**AUGMENTATION).flow_from_dataframe(
             table, x_col=column, class_mode=None, color_mode=colours, target_size=(size, size),
@@ -39,6 +43,23 @@ def train_generator(table, batch_size, size):
         yield images / 255, (masks / 255 > 0.30).astype("float32")
 
 
+def compiled_unet():
+    """The report's network in float32.
+
+    Without XLA, which Keras 2 left off by default. Keras 3 chooses it by itself
+    (``jit_compile="auto"``), and on a CPU that is slower still, so this is the kinder yardstick.
+    """
+    keras.config.set_dtype_policy("float32")
+    model = unet()
+    model.compile(
+        keras.optimizers.Adam(1e-4),
+        loss=metrics.bce_dice_loss,
+        metrics=["accuracy", metrics.iou, metrics.dice_coef],
+        jit_compile=False,
+    )
+    return model
+
+
 def predict(model, images):
-    """Probabilities of one slice after the other."""
+    """Probabilities of one slice after the other; images are uint8 (n, size, size, 3)."""
     return [model.predict(image[None] / 255, verbose=0)[0, ..., 0] for image in images]

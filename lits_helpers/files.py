@@ -35,7 +35,10 @@ def collected_error(problems: list[str], *, advice: str, shown: int = 20) -> Dat
 
 def shown(path: str | os.PathLike) -> str:
     """A path for people: relative where it lies near the current folder, else whole."""
-    relative = os.path.relpath(path)
+    try:
+        relative = os.path.relpath(path)
+    except ValueError:  # on another drive of Windows
+        return str(path)
     return relative if relative.count("..") <= 1 else str(path)
 
 
@@ -91,10 +94,11 @@ def fingerprint(paths: Iterable[str | os.PathLike], *extra: object) -> str:
     """Sixteen hex digits that change when a file is added, removed, rewritten or touched.
 
     Built from each file's path, size and modification time, not from its contents, so that
-    58,638 slices take about a second. ``extra`` values (an image size, a version) enter too.
+    58,638 slices take about a second. A link that leads nowhere counts as a file, to be reported
+    by whoever reads it. ``extra`` values (an image size, a version) enter too.
     """
     digest = hashlib.sha256(repr(extra).encode())
     for path in paths:
-        state = os.stat(path)
+        state = os.stat(path) if os.path.exists(path) else os.lstat(path)
         digest.update(f"{path}\0{state.st_size}\0{state.st_mtime_ns}\n".encode())
     return digest.hexdigest()[:16]

@@ -49,7 +49,7 @@ _PICTURE_ENDINGS = (".jpg", ".jpeg", ".png")
 
 def _find_slices(root: Path) -> tuple[dict, dict, list[str]]:
     """Images and masks of the report's names below a folder, by (volume, slice); problems."""
-    root = Path(root)
+    root = Path(root).absolute()
     if not root.is_dir():
         raise DataError(f"{root} is not a folder: set LITS_DATA_ROOT to the one with the slices")
     images: dict[tuple[int, int], str] = {}
@@ -179,7 +179,7 @@ def build_index(root: Path, output_root: Path, *, skip_problems: bool = False) -
     DataError
         If the folder holds no pair, or one report of all problems unless ``skip_problems``.
     """
-    root = Path(root)
+    root = Path(root).absolute()
     pairs, problems = find_pairs(root)
     key = fingerprint([*pairs.image_path, *pairs.mask_path], __name__, 1)
     cached = Path(output_root) / "index" / f"slices-{key}.csv"
@@ -187,6 +187,10 @@ def build_index(root: Path, output_root: Path, *, skip_problems: bool = False) -
         table = pd.read_csv(cached, keep_default_na=False)
         for column in ("image_path", "mask_path"):
             table[column] = [str(root / path) for path in table[column]]
+        # A disk that answers again or a mended permission changes no fingerprint.
+        for row in table.index[table.problem != ""]:
+            for column, value in classify(table.image_path[row], table.mask_path[row]).items():
+                table.loc[row, column] = value
     else:
         with ThreadPoolExecutor() as pool:
             rows = pool.map(classify, pairs.image_path, pairs.mask_path)

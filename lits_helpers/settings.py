@@ -101,7 +101,8 @@ def find_kaggle_data(kaggle_input: Path) -> Path | None:
         return None
     found: list[Path] = []
     for folder, _, names in os.walk(kaggle_input):
-        if any(n.startswith("volume-") and "_slice_" in n for n in names):
+        pictures = (n for n in names if n.lower().endswith((".jpg", ".jpeg", ".png")))
+        if any(n.startswith("volume-") and "_slice_" in n for n in pictures):
             found.append(Path(folder))
     return Path(os.path.commonpath(found)) if found else None
 

@@ -148,7 +148,10 @@ def read_image(path: Path | str, *, grey: bool = False) -> np.ndarray:
     luminance = grey and path.suffix.lower() != ".png"
     flags = cv2.IMREAD_GRAYSCALE if luminance else cv2.IMREAD_UNCHANGED if grey else cv2.IMREAD_COLOR_RGB
     flags |= cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
-    image = cv2.imdecode(np.frombuffer(content, np.uint8), flags)
+    try:
+        image = cv2.imdecode(np.frombuffer(content, np.uint8), flags)
+    except cv2.error:  # more pixels than OpenCV takes, as a damaged header may claim
+        image = None
     if image is None:
         raise DataError(f"{path}: not a picture that OpenCV can read")
     if grey and image.ndim == 3:
@@ -173,7 +176,7 @@ def read_image_size(path: Path | str) -> tuple[int, int]:
             _require_end(file.read(), path)
             with PIL.Image.open(file) as image:
                 return image.height, image.width
-    except OSError as error:  # also of PIL.UnidentifiedImageError
+    except (OSError, PIL.Image.DecompressionBombError) as error:  # also PIL.UnidentifiedImageError
         raise DataError(f"{path}: not a picture that can be read ({error})") from error
 
 
@@ -188,7 +191,9 @@ def write_image(path: Path, image: np.ndarray, *, jpeg_quality: int = 100) -> No
     if image.ndim == 3:
         image = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
     # Encoded in memory: a full disk then raises an OSError with its reason, which cv2.imwrite hides.
-    done, encoded = cv2.imencode(path.suffix, image, [cv2.IMWRITE_JPEG_QUALITY, jpeg_quality])
+    # OpenCV 5 warns of a quality given for PNG, once a file.
+    options = [] if path.suffix.lower() == ".png" else [cv2.IMWRITE_JPEG_QUALITY, jpeg_quality]
+    done, encoded = cv2.imencode(path.suffix, image, options)
     if not done:
         raise DataError(f"OpenCV could not encode {path}: use the ending .png or .jpg")
     with atomic_path(path) as temporary:

@@ -1,4 +1,7 @@
-"""A small folder of slices whose contents are known."""
+"""A small folder of slices whose contents are known, and the folder of real ones."""
+
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -31,3 +34,11 @@ def slice_folder(tmp_path):
         hounsfield = np.choose(labels, (-80, 110, 40)) + noise.round()
         write_slice_files(root, volume, hounsfield.astype(np.int16), labels)
     return root
+
+
+@pytest.fixture(scope="session")
+def real_slices():
+    """The folder of real slices; a test that asks for it is marked realdata."""
+    if not os.environ.get("LITS_DATA_ROOT"):
+        pytest.skip("LITS_DATA_ROOT is not set: no real slices to test on")
+    return Path(os.environ["LITS_DATA_ROOT"])

@@ -42,6 +42,26 @@ def test_pairs_may_lie_in_any_folders_and_masks_be_png(tmp_path):
     assert table.liver_pixels[0] == 8 and table.small_tumours_known[0]
 
 
+def test_jpeg_images_may_have_png_label_masks_beside_others_in_jpeg(slice_folder, tmp_path):
+    mask_of(slice_folder, 1, 2).unlink()
+    labels = np.zeros((64, 64), np.uint8)
+    labels[10:20, 10:30], labels[12, 12:15] = 1, 2
+    cv2.imwrite(str(mask_of(slice_folder, 1, 2, "png")), labels)
+    table = build_index(slice_folder, tmp_path / "out")
+    assert table.coding.value_counts().to_dict() == {"report-jpg": 15, "labels": 1}
+    row = table[table.coding == "labels"].iloc[0]
+    assert (row.volume, row.slice, row.diagnosis) == (1, 2, 2)
+    assert (row.liver_pixels, row.tumour_pixels) == (10 * 20 - 3, 3)
+
+
+def test_paths_are_absolute_where_the_root_was_relative(slice_folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for _ in ("made", "from the cache"):
+        table = build_index(Path("slices"), Path("out"))
+        assert table.image_path[0] == str(image_of(slice_folder, 0, 0))
+        assert table.mask_path[0] == str(mask_of(slice_folder, 0, 0))
+
+
 def test_hidden_files_are_none_of_the_data(slice_folder):
     # As a stopped write_image leaves one, and as macOS puts one beside every file of an archive.
     for name in (".writing-17-volume-0_slice_0.jpg", "._volume-0_slice_0.jpg"):
@@ -138,6 +158,51 @@ def test_doubled_slices_and_odd_names_are_reported_together(slice_folder, tmp_pa
     assert "volume-0_slice_1_mask.jpg: no image" in message
 
 
+def test_problems_of_every_kind_come_in_one_report(slice_folder, tmp_path):
+    mask_of(slice_folder, 0, 1).unlink()
+    image_of(slice_folder, 0, 2).unlink()
+    mask_of(slice_folder, 1, 1).write_bytes(mask_of(slice_folder, 1, 1).read_bytes()[:200])
+    image_of(slice_folder, 1, 2).write_bytes(b"")
+    write_image(image_of(slice_folder, 2, 1), np.zeros((32, 64, 3), np.uint8))
+    write_image(mask_of(slice_folder, 2, 2), np.full((64, 64), 200, np.uint8))
+    image_of(slice_folder, 3, 1).with_name("volume-3_slice_one.jpg").touch()
+    write_image(mask_of(slice_folder, 3, 2, "png"), np.zeros((64, 64), np.uint8))
+    with pytest.raises(DataError) as caught:
+        build_index(slice_folder, tmp_path / "out")
+    lines = str(caught.value).splitlines()
+    assert lines[0] == "8 problem(s) found:" and "skip_problems" in lines[-1]
+    named = [
+        ("volume-0_slice_1.jpg", "no mask"), ("volume-0_slice_2_mask.jpg", "no image"),
+        ("volume-1_slice_1_mask.jpg", "cut short"), ("volume-1_slice_2.jpg", "empty"),
+        ("volume-2_slice_1.jpg", "32x64 pixels, its mask has 64x64"),
+        ("volume-2_slice_2_mask.jpg", "unknown mask coding"),
+        ("volume-3_slice_one.jpg", "name is not like"), ("volume-3_slice_2_mask.png", "the same slice"),
+    ]
+    for name, words in named:
+        assert any(name in line and words in line for line in lines), name
+    with pytest.warns(UserWarning, match="8 problem"):
+        assert len(build_index(slice_folder, tmp_path / "out", skip_problems=True)) == 10
+
+
+def test_a_link_that_leads_nowhere_is_reported_by_its_name(slice_folder, tmp_path):
+    image_of(slice_folder, 0, 1).unlink()
+    image_of(slice_folder, 0, 1).symlink_to(tmp_path / "not fetched")
+    with pytest.raises(DataError, match="volume-0_slice_1.jpg"):
+        build_index(slice_folder, tmp_path / "out")
+
+
+def test_a_file_that_can_be_read_again_is_a_problem_no_longer(slice_folder, tmp_path, monkeypatch):
+    def refused(path, **options):
+        raise DataError(f"{path}: cannot be read (Permission denied)")
+
+    with monkeypatch.context() as denied, pytest.raises(DataError, match="Permission denied"):
+        denied.setattr(index, "read_image", refused)
+        build_index(slice_folder, tmp_path / "out")
+    table = build_index(slice_folder, tmp_path / "out")
+    assert table.diagnosis.value_counts().to_dict() == {0: 4, 1: 6, 2: 6}
+    pd.testing.assert_frame_equal(table, build_index(slice_folder, tmp_path / "another"))
+
+
 def test_a_folder_of_bad_files_alone_is_an_error_even_when_skipping(tmp_path):
     (tmp_path / "volume-0_slice_0.jpg").write_bytes(b"")
     (tmp_path / "volume-0_slice_0_mask.jpg").write_bytes(b"")
@@ -156,6 +221,14 @@ def test_a_changed_file_is_read_again(slice_folder, tmp_path):
     mask_of(slice_folder, 0, 2).write_bytes(mask_of(slice_folder, 0, 0).read_bytes())
     table = build_index(slice_folder, tmp_path / "out")
     assert table.diagnosis.value_counts().to_dict() == {0: 5, 1: 6, 2: 5}
+
+
+def test_an_added_slice_is_in_the_next_table(slice_folder, tmp_path):
+    build_index(slice_folder, tmp_path / "out")
+    for of_slice in (image_of, mask_of):
+        of_slice(slice_folder, 9, 0).write_bytes(of_slice(slice_folder, 0, 2).read_bytes())
+    table = build_index(slice_folder, tmp_path / "out")
+    assert (len(table), table.volume.iloc[-1], table.diagnosis.iloc[-1]) == (17, 9, 2)
 
 
 def test_a_moved_data_root_is_read_again_and_its_paths_are_the_new_ones(slice_folder, tmp_path):
@@ -242,6 +315,17 @@ def test_too_little_data_for_three_sides_is_an_error(split):
         split(tumour_table(2, per_volume=2))
 
 
+def test_a_folder_without_tumours_has_no_split_of_the_report():
+    with pytest.raises(DataError, match="nothing for train, validation, test"):
+        split_slices(tumour_table(40).assign(diagnosis=1))
+
+
+def test_only_the_volumes_on_two_sides_are_named():
+    table = pd.DataFrame({"volume": [3, 3, 5, 5, 7], "split": ["train", "train", "train", "test", "test"]})
+    with pytest.raises(DataError, match=r"volumes \[5\] lie"):
+        index.check_patient_split(table)
+
+
 def test_a_saved_split_reads_back(slice_folder, tmp_path):
     split = split_patients(build_index(slice_folder, tmp_path / "out"))
     path = index.save_split(split, tmp_path / "splits" / "patients.csv")
@@ -251,8 +335,8 @@ def test_a_saved_split_reads_back(slice_folder, tmp_path):
 
 
 @pytest.mark.realdata
-def test_real_slices_are_counted(tmp_path):
-    table = build_index(Path(os.environ["LITS_DATA_ROOT"]), tmp_path)
+def test_real_slices_are_counted(real_slices, tmp_path):
+    table = build_index(real_slices, tmp_path)
     assert table.diagnosis.value_counts().to_dict() == {0: 88, 1: 777, 2: 303}
     assert table.volume.nunique() == 20 and (table.coding == "labels").all()
     split = split_patients(table)

@@ -77,6 +77,28 @@ def test_kaggle_data_is_found_at_any_depth(tmp_path, mounted):
     assert (found.data_source, found.data_root) == ("kaggle", folder)
 
 
+def test_the_found_kaggle_folder_holds_all_that_have_slices(tmp_path):
+    for part in ("one", "two"):
+        folder = tmp_path / "kaggle" / "input" / "lits" / part / "images"
+        folder.mkdir(parents=True)
+        (folder / "volume-0_slice_0.PNG").touch()
+    assert load_settings().data_root == tmp_path / "kaggle" / "input" / "lits"
+
+
+def test_a_kaggle_input_with_slices_that_are_no_pictures_is_not_taken(tmp_path):
+    (tmp_path / "kaggle" / "input" / "arrays").mkdir(parents=True)
+    (tmp_path / "kaggle" / "input" / "arrays" / "volume-1_slice_1.h5").touch()
+    assert load_settings().is_synthetic
+
+
+def test_a_named_data_root_goes_before_kaggles(tmp_path):
+    for folder in ("kaggle/input/lits", "mine"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "volume-0_slice_0.jpg").touch()
+    found = load_settings(data_root="mine")
+    assert (found.data_source, found.data_root) == ("folder", tmp_path / "mine")
+
+
 def test_a_kaggle_session_without_lits_uses_the_phantom_in_the_working_folder(tmp_path):
     (tmp_path / "kaggle" / "input" / "titanic").mkdir(parents=True)
     (tmp_path / "kaggle" / "working").mkdir()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -152,20 +153,40 @@ def warp_pair(
     -------
     image, labels : uint8 arrays, same shapes
     """
-    rows, columns = labels.shape
-    # OpenCV 5.0 warps four channels to the same values as three, in half the time.
-    padded = cv2.cvtColor(image, cv2.COLOR_RGB2RGBA)
-    if displacement is None:
-        options = dict(dsize=(columns, rows), borderMode=cv2.BORDER_REPLICATE)
-        image = cv2.warpAffine(
-            padded, matrix, flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, **options
-        )
-        labels = cv2.warpAffine(
-            labels, matrix, flags=cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP, **options
-        )
-    else:
-        source = cv2.transform(_pixel_grid(rows, columns) + displacement, matrix)
-        options = dict(map1=source, map2=None, borderMode=cv2.BORDER_REPLICATE)
-        image = cv2.remap(padded, interpolation=cv2.INTER_LINEAR, **options)
-        labels = cv2.remap(labels, interpolation=cv2.INTER_NEAREST, **options)
-    return cv2.cvtColor(image, cv2.COLOR_RGBA2RGB), labels
+    image, labels = image.copy(), labels.copy()
+    warp_in_place(image[None], labels[None], [(matrix, displacement)])
+    return image, labels
+
+
+def warp_in_place(
+    images: np.ndarray,
+    labels: np.ndarray,
+    changes: Iterable[tuple[np.ndarray, np.ndarray | None]],
+) -> None:
+    """:func:`warp_pair` of a batch, written over it.
+
+    Parameters
+    ----------
+    images : uint8 array (n, rows, columns, 3)
+    labels : uint8 array (n, rows, columns)
+    changes : n pairs of matrix and displacement
+    """
+    rows, columns = labels.shape[1:]
+    edge = dict(borderMode=cv2.BORDER_REPLICATE)
+    affine = dict(dsize=(columns, rows), **edge)
+    # OpenCV 5.0 warps four channels to the same values as three, in half the time. Its results go
+    # into the same memory for every sample: fresh memory costs about as much as the warp.
+    padded, warped = np.empty((2, rows, columns, 4), np.uint8)
+    nearest = np.empty((rows, columns), np.uint8)
+    for image, mask, (matrix, displacement) in zip(images, labels, changes, strict=True):
+        cv2.cvtColor(image, cv2.COLOR_RGB2RGBA, dst=padded)
+        if displacement is None:
+            inverse = cv2.WARP_INVERSE_MAP
+            cv2.warpAffine(padded, matrix, dst=warped, flags=cv2.INTER_LINEAR | inverse, **affine)
+            cv2.warpAffine(mask, matrix, dst=nearest, flags=cv2.INTER_NEAREST | inverse, **affine)
+        else:
+            source = cv2.transform(_pixel_grid(rows, columns) + displacement, matrix)
+            cv2.remap(padded, source, None, cv2.INTER_LINEAR, dst=warped, **edge)
+            cv2.remap(mask, source, None, cv2.INTER_NEAREST, dst=nearest, **edge)
+        cv2.cvtColor(warped, cv2.COLOR_RGBA2RGB, dst=image)
+        mask[:] = nearest

@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
-from .augmentation import Augmentation, warp_pair
+from .augmentation import Augmentation, warp_in_place
 from .files import DataError, fingerprint, require_free_space
 from .masks import LIVER, LIVER_AND_TUMOUR, TUMOUR, read_labels
 from .volumes import read_image
@@ -183,8 +183,8 @@ def iterate_batches(
 
     def warped(chosen: np.ndarray, changes: list) -> tuple[np.ndarray, np.ndarray]:
         images, labels = cache.images[chosen], cache.labels[chosen]
-        for position, change in enumerate(changes):
-            images[position], labels[position] = warp_pair(images[position], labels[position], *change)
+        if changes:
+            warp_in_place(images, labels, changes)
         return images, labels
 
     # OpenCV releases Python's lock while it warps, so plain threads share the work: a batch each,

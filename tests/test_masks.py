@@ -78,15 +78,6 @@ def test_a_lossless_label_alone_in_its_slice_is_known(tmp_path, label, pixels):
     assert (masks.read_labels(tmp_path / "mask.png") == labels).all()
 
 
-@pytest.mark.parametrize("label", [1, 2])
-@pytest.mark.parametrize("pixels", [1, 6, 64 * 65])  # 5 are a thousandth of 64x65
-def test_a_lossless_file_gives_back_one_pixel_few_and_a_full_mask(label, pixels, tmp_path):
-    labels = np.zeros(64 * 65, np.uint8)
-    labels[:pixels] = label
-    write_image(tmp_path / "mask.png", three_channels(labels.reshape(64, 65)))
-    assert (masks.read_labels(tmp_path / "mask.png") == labels.reshape(64, 65)).all()
-
-
 @pytest.mark.parametrize("quality", [30, 65, 75, 90, 100])
 def test_a_jpeg_of_one_level_is_empty_whichever_level_its_quality_gives(quality):
     grey = saved(drawn(512), quality)

@@ -129,6 +129,11 @@ def test_the_reports_rule_is_the_literal_one(quality, size, liver, tumour):
     assert masks.report_diagnosis(saved(labels, quality)) == literal_report_rule(labels, quality)
 
 
+@pytest.mark.parametrize(("level", "diagnosis"), [(55, 1), (56, 2), (74, 2), (75, 1)])
+def test_the_reports_tumour_band_is_open_at_both_ends(level, diagnosis):
+    assert masks.report_diagnosis(np.array([[53, level]], np.uint8)) == diagnosis
+
+
 def test_the_reports_rule_fails_where_the_text_says():
     liver = drawn(512, liver=0.3)
     assert masks.report_diagnosis(saved(liver, 100)) == masks.LIVER_ONLY

@@ -75,6 +75,13 @@ def test_blue_of_a_ct_slice_is_its_rank_among_a_hundred_quantiles():
     assert np.abs(three_channels(values)[..., 2] - np.floor(expected)).max() <= 1
 
 
+def test_blue_rises_between_the_lowest_and_the_highest_thousandth():
+    blue = three_channels(np.arange(1000).reshape(20, 50))[..., 2].ravel()
+    # 102 nodes at 1, 5, 15, ... 985, 995, 999, each 255 / 101 = 2.52 above the one before.
+    assert blue[[0, 1, 3, 5, 10]].tolist() == [0, 0, 1, 2, 3]
+    assert blue[[995, 997, 999]].tolist() == [252, 253, 255]
+
+
 def test_fractions_of_a_hounsfield_unit_are_refused():
     with pytest.raises(ValueError, match="float64"):
         three_channels(np.zeros((4, 4)))

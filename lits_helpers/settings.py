@@ -123,8 +123,8 @@ def load_settings(**overrides: object) -> Settings:
     Raises
     ------
     DataError
-        For an unknown profile or attribute, a data root that is not a folder, data and output
-        roots that are one, or the full profile without data; the message names the variable.
+        For an unknown profile or attribute, a data root that is not a folder, an output root
+        inside the data root, or the full profile without data; the message names the variable.
     """
     unknown = set(overrides) - {field.name for field in fields(Settings)}
     if unknown:
@@ -148,10 +148,10 @@ def load_settings(**overrides: object) -> Settings:
                 f"LITS_DATA_ROOT is {named!r}, which is not a folder: set it to the folder that "
                 "holds the slices, or unset it to use the phantom"
             )
-        if data_root == output_root:
+        if output_root.is_relative_to(data_root):
             raise DataError(
-                f"LITS_DATA_ROOT and LITS_OUTPUT_ROOT are both {data_root}: data is never written "
-                "to, so give outputs a folder of their own"
+                f"the output root {output_root} is, or lies in, LITS_DATA_ROOT {data_root}: data is "
+                "never written to, so give outputs a folder of their own with LITS_OUTPUT_ROOT"
             )
     elif kaggle := find_kaggle_data(KAGGLE_INPUT):
         data_root, data_source = kaggle, "kaggle"

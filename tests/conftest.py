@@ -1,6 +1,7 @@
 """A small folder of slices whose contents are known, and the folder of real ones."""
 
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -42,3 +43,11 @@ def real_slices():
     if not os.environ.get("LITS_DATA_ROOT"):
         pytest.skip("LITS_DATA_ROOT is not set: no real slices to test on")
     return Path(os.environ["LITS_DATA_ROOT"])
+
+
+@pytest.fixture(autouse=True)
+def usual_precision():
+    """Training chooses a dtype policy for all of Keras: put it back after each test."""
+    yield
+    if "keras" in sys.modules:
+        sys.modules["keras"].config.set_dtype_policy("float32")

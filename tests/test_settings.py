@@ -31,7 +31,7 @@ def test_variables_are_read(tmp_path, monkeypatch):
 
 
 def test_the_full_profile_is_the_reports(tmp_path):
-    found = load_settings(profile="full", data_root=tmp_path)
+    found = load_settings(profile="full", data_root=tmp_path, output_root=tmp_path.parent / "out")
     assert (found.image_size, found.filters, found.depth) == (256, 64, 4)
     assert (found.batch_size, found.epochs, found.learning_rate) == (32, 55, 1e-4)
     assert (found.schedule, found.seed) == ("plateau", 32)
@@ -58,6 +58,7 @@ def test_given_attributes_win(tmp_path):
         ({"data_root": "nowhere"}, "LITS_DATA_ROOT is 'nowhere'"),
         ({"epoch": 3}, r"unknown settings \['epoch'\]"),
         ({"data_root": ".", "output_root": "."}, "a folder of their own"),
+        ({"data_root": ".", "output_root": "outputs"}, "a folder of their own"),
     ],
 )
 def test_a_wrong_choice_is_named(choice, words):

@@ -95,7 +95,7 @@ def test_augmented_pairs_into_fit(compare, table, cache):
         assert 0 <= np.min(mine) and np.max(mine) <= 1
     assert set(np.unique(our_last[1])) == set(np.unique(their_last[1])) == {0, 1}
     compare(
-        "augmented pairs into fit", report=theirs, ours=ours, units=len(epoch), unit="pair", rounds=5,
+        "augmented pairs into fit", report=theirs, ours=ours, units=len(epoch), unit="pair", rounds=3,
         report_ran=f"two ImageDataGenerator.flow_from_dataframe zipped, JPEG files 512x512 read in "
         f"every epoch, to {SIZE}x{SIZE}, batch {BATCH}",
         ours_ran=f"generators.batches from the uint8 cache, an epoch after it was made, same changes, "
@@ -117,7 +117,7 @@ def test_training_step_of_31_million_parameters(compare, cache, networks):
     assert ours() == pytest.approx(theirs(), rel=0.02)  # the loss, from equal weights
     compare(
         "training step, 31 M U-Net", report=theirs, ours=ours, units=TRAINING_BATCH, unit="image",
-        rounds=5,
+        rounds=3,
         report_ran=f"train_on_batch, float32, jit_compile=False, {SIZE}x{SIZE}x3, batch {TRAINING_BATCH}",
         ours_ran=f"train_on_batch of training.compiled_unet, full profile, "
         f"{training.precision_policy()[0]}, jit_compile={our_network.jit_compile}, same batch",

@@ -1,3 +1,5 @@
+import sys
+
 import nbclient
 import nbformat
 import pandas as pd
@@ -38,14 +40,15 @@ def test_notebooks_run_in_order_with_the_settings_and_leave_pages_and_figures(se
     note = f"import os; open({str(log)!r}, 'a').write('%s' + os.environ['LITS_OUTPUT_ROOT'] + '\\n')"
     notebooks({
         "02_second": note % "2 " + PICTURE, "01_first": note % "1 ",
-        "03_third": note % "3 ", "04_fourth": f"import os; print('ROOT', os.environ['LITS_DATA_ROOT'])",
+        "03_third": note % "3 ",
+        "04_fourth": "import os; print('GIVEN', os.environ['LITS_PROFILE'], os.environ['LITS_DATA_ROOT'])",
     })
     folder = demo.run_notebooks(settings)
     assert log.read_text().splitlines() == [f"{n} {settings.output_root}" for n in (1, 2, 3)]
     assert sorted(path.name for path in folder.glob("*.html")) == [
         "01_first.html", "02_second.html", "03_third.html", "04_fourth.html",
     ]
-    assert f"ROOT {settings.data_root}" in (folder / "04_fourth.html").read_text()
+    assert f"GIVEN tiny {settings.data_root}" in (folder / "04_fourth.html").read_text()
     (figure,) = (folder / "figures").iterdir()
     assert figure.name == "02_second_1.png" and figure.read_bytes().startswith(b"\x89PNG")
 
@@ -60,6 +63,12 @@ def test_a_failing_notebook_stops_the_demo_and_earlier_pages_stay(settings, note
 def test_missing_notebooks_are_an_error(settings, notebooks):
     notebooks({"01_a": "1"})
     with pytest.raises(DataError, match="notebooks 01 to 04"):
+        demo.run_notebooks(settings)
+
+
+def test_what_runs_notebooks_is_named_where_it_is_not_installed(settings, monkeypatch):
+    monkeypatch.setitem(sys.modules, "nbclient", None)  # as if it were not there
+    with pytest.raises(DataError, match=r"nbclient.*pip install -e '\.\[notebooks\]'"):
         demo.run_notebooks(settings)
 
 

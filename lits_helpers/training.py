@@ -93,17 +93,26 @@ def compiled_unet(settings: Settings) -> keras.Model:
     """The report's network, loss and optimizer, ready to be trained.
 
     Adam; binary cross-entropy plus Dice; the report's metrics, and pooled Dice and IoU at its
-    threshold of 0.30. Sets Keras's dtype policy to :func:`precision_policy`.
+    threshold of 0.30. Computes in :func:`precision_policy`; Keras's own policy stays as it was.
     """
-    keras.config.set_dtype_policy(precision_policy()[0])
     size = settings.image_size
-    model = unet(
-        (size, size, 3),
-        filters=settings.filters, depth=settings.depth,
-        momentum=settings.momentum, prior=settings.prior,
-    )
+    policy, usual = precision_policy()[0], keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        model = unet(
+            (size, size, 3),
+            filters=settings.filters, depth=settings.depth,
+            momentum=settings.momentum, prior=settings.prior,
+        )
+    finally:
+        keras.config.set_dtype_policy(usual)
+    optimizer = keras.optimizers.Adam(settings.learning_rate)
+    if policy == "mixed_float16":
+        # Keras would do so by itself, but leave it out of the checkpoint: a run that went on in
+        # another process would start with an empty optimizer, and without scaled losses.
+        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
     model.compile(
-        optimizer=keras.optimizers.Adam(settings.learning_rate),
+        optimizer=optimizer,
         loss=metrics.bce_dice_loss,
         metrics=[
             keras.metrics.BinaryAccuracy(name="accuracy"),
@@ -165,7 +174,8 @@ def train(
     Raises
     ------
     DataError
-        If a split is missing, or a file cannot be read or written.
+        If a split is missing, a file cannot be read or written, or the validation loss is no
+        number any more; the epochs before stay.
     """
     if settings.schedule not in SCHEDULES:
         raise DataError(f"schedule is {settings.schedule!r}: choose from {sorted(SCHEDULES)}")
@@ -238,6 +248,8 @@ class _RunFolder(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch, logs=None):
         self.started = time.monotonic()
+        # The plateau lowers the rate before this callback's on_epoch_end: for the next epoch.
+        self.rate = float(self.model.optimizer.learning_rate.numpy())
 
     def on_train_batch_end(self, batch, logs=None):
         self.bar.update()
@@ -245,8 +257,12 @@ class _RunFolder(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         now = time.monotonic()
         number = epoch + 1
-        rate = float(self.model.optimizer.learning_rate.numpy())
-        row = {"epoch": number, **logs, "learning_rate": rate, "seconds": now - self.started}
+        row = {"epoch": number, **logs, "learning_rate": self.rate, "seconds": now - self.started}
+        if not np.isfinite(row[MONITORED]):  # no epoch would ever be better than it, nor worse
+            raise DataError(
+                f"{self.folder}: {MONITORED} is {row[MONITORED]} after epoch {number}, the network "
+                f"diverged: take a smaller learning_rate than {self.rate:g}"
+            )
         is_best = all(row[MONITORED] < earlier[MONITORED] for earlier in self.rows)
         self.rows.append(row)
         self.bar.set_postfix(epoch=number, val_loss=row[MONITORED], val_dice=row["val_pooled_dice"])
@@ -263,7 +279,7 @@ class _RunFolder(keras.callbacks.Callback):
             self.model.save(temporary)
         _last(self.folder, number - 1).unlink(missing_ok=True)
 
-        if now + (now - self.started) > self.deadline:
+        if number < self.params["epochs"] and now + (now - self.started) > self.deadline:
             self.model.stop_training = True
             print(f"time budget used up after epoch {number}: call train again to go on")
 

@@ -46,15 +46,57 @@ def same_curve(first, second):
     return first.shape == second.shape and np.allclose(first, second, rtol=1e-4, atol=1e-5)
 
 
-def test_the_policy_comes_with_its_reason():
-    policy, reason = training.precision_policy()
-    assert policy in ("float32", "mixed_bfloat16", "mixed_float16") and reason
+def scripted(monkeypatch, losses):
+    """Let validation losses be those given, whatever the network does."""
+
+    class Scripted(training._RunFolder):
+        def on_epoch_end(self, epoch, logs=None):
+            super().on_epoch_end(epoch, {**logs, "val_loss": losses[epoch]})
+
+    monkeypatch.setattr(training, "_RunFolder", Scripted)
 
 
-def test_the_last_layer_computes_in_float32_under_any_policy(settings):
+@pytest.mark.parametrize(
+    ("capability", "policy"),
+    [((6, 0), "float32"), ((7, 5), "mixed_float16"), ((8, 0), "mixed_bfloat16"), ((12, 0), "mixed_bfloat16")],
+)
+def test_a_gpus_policy_follows_from_its_compute_capability(monkeypatch, capability, policy):
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: ["a GPU"])
+    details = {"compute_capability": capability}
+    monkeypatch.setattr(tf.config.experimental, "get_device_details", lambda gpu: details)
+    found, reason = training.precision_policy()
+    assert found == policy and f"{capability[0]}.{capability[1]}" in reason
+
+
+@pytest.mark.parametrize(
+    ("flags", "policy"),
+    [("avx2 avx512f", "float32"), ("avx2 avx512_bf16", "mixed_bfloat16"), ("amx_bf16", "mixed_bfloat16")],
+)
+def test_a_cpus_policy_follows_from_its_instructions(monkeypatch, flags, policy):
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [])
+    monkeypatch.setattr(Path, "read_text", lambda path: f"flags : {flags}")
+    assert training.precision_policy()[0] == policy
+
+
+def test_a_machine_that_does_not_tell_its_instructions_computes_in_float32(monkeypatch):
+    def unreadable(path):
+        raise FileNotFoundError(path)
+
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [])
+    monkeypatch.setattr(Path, "read_text", unreadable)
+    assert training.precision_policy()[0] == "float32"
+
+
+@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16", "mixed_float16"])
+def test_the_policy_is_the_networks_alone_and_ends_in_float32(settings, monkeypatch, policy):
+    monkeypatch.setattr(training, "precision_policy", lambda: (policy, "as the test wants"))
+    before = keras.config.dtype_policy().name
     model = training.compiled_unet(settings)
+    assert {layer.dtype_policy.name for layer in model.layers[1:-1]} == {policy}
     assert model.layers[-1].compute_dtype == "float32"
-    assert model.layers[1].compute_dtype == keras.config.dtype_policy().compute_dtype
+    scales = isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
+    assert scales == (policy == "mixed_float16")
+    assert keras.config.dtype_policy().name == before
 
 
 def test_a_run_leaves_all_it_promises(settings, table):
@@ -75,11 +117,11 @@ def test_a_run_leaves_all_it_promises(settings, table):
         assert (ours == theirs).all()
 
 
-def test_the_best_network_is_that_of_the_lowest_validation_loss(settings, table):
-    folder = training.train(replace(settings, epochs=5, learning_rate=0.05), table)
-    best = int(training.read_history(folder).val_loss.argmin()) + 1
+def test_the_best_network_is_that_of_the_lowest_validation_loss(settings, table, monkeypatch):
+    scripted(monkeypatch, [3, 1, 2])
+    folder = training.train(settings, table)
     expected = unet((32, 32, 3), filters=2, depth=2)
-    expected.load_weights(folder / "weights" / f"epoch-{best:03d}.weights.h5")
+    expected.load_weights(folder / "weights" / "epoch-002.weights.h5")
     found = training.load_checkpoint(folder / "best.keras", 32)
     assert all((a == b).all() for a, b in zip(found.get_weights(), expected.get_weights(), strict=True))
 
@@ -93,38 +135,76 @@ def test_a_finished_run_is_not_trained_again_but_more_epochs_are(settings, table
     assert training.read_history(folder).epoch.tolist() == [1, 2, 3, 4]
 
 
-@pytest.mark.parametrize("schedule", ["plateau", "cosine"])
-def test_an_interrupted_run_ends_like_an_undisturbed_one(settings, table, tmp_path, monkeypatch, schedule):
-    settings = replace(settings, schedule=schedule, epochs=7, learning_rate=0.02)
-    undisturbed = training.train(replace(settings, output_root=tmp_path / "other"), table)
+def interrupted(settings, table, monkeypatch, epoch):
+    """Train, and stop in the middle of an epoch, as Ctrl-C does; gives the run folder."""
 
     def interrupt(self, batch, logs=None):
-        if len(self.rows) == 5 and batch == 1:
+        if len(self.rows) == epoch - 1 and batch == 1:
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
         patch.setattr(training._RunFolder, "on_train_batch_end", interrupt)
-        patch.setattr(training._RunFolder, "on_train_end", lambda self, logs=None: None)
         with pytest.raises(KeyboardInterrupt):
             training.train(settings, table)
     folder = training.run_folder(settings, table)
-    assert len(training.read_history(folder)) == 5
-    training.train(settings, table)
-    expected, resumed = training.read_history(undisturbed), training.read_history(folder)
-    assert same_curve(expected, resumed)
+    assert len(training.read_history(folder)) == epoch - 1
+    return folder
 
 
-def test_a_run_killed_between_history_and_state_repeats_that_epoch(settings, table):
-    folder = training.train(settings, table)
-    whole = training.read_history(folder)
-    (folder / "last" / "epoch-003.keras").unlink()
-    assert len(training.read_history(folder)) == 0  # no state to go on from
+@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16", "mixed_float16"])
+def test_an_interrupted_run_ends_like_an_undisturbed_one(settings, table, tmp_path, monkeypatch, policy):
+    monkeypatch.setattr(training, "precision_policy", lambda: (policy, "as the test wants"))
+    settings = replace(settings, epochs=4, learning_rate=0.02)
+    undisturbed = training.train(replace(settings, output_root=tmp_path / "other"), table)
+    folder = interrupted(settings, table, monkeypatch, epoch=3)
     training.train(settings, table)
-    assert same_curve(training.read_history(folder), whole)
+    assert same_curve(training.read_history(undisturbed), training.read_history(folder))
+
+
+# A network that hardly moves, so that its validation loss stays where it is.
+STANDSTILL = dict(momentum=1.0, learning_rate=1e-9, schedule="plateau")
+
+
+@pytest.mark.parametrize("epoch", [3, 7])
+def test_an_interruption_does_not_reset_the_plateau(settings, table, monkeypatch, epoch):
+    settings = replace(settings, **STANDSTILL, epochs=8)
+    folder = interrupted(settings, table, monkeypatch, epoch)
+    training.train(settings, table)
+    # The report's patience: five epochs without a gain after the first, then a tenth.
+    expected = [1e-9] * 6 + [1e-10] * 2
+    assert training.read_history(folder).learning_rate.tolist() == pytest.approx(expected, rel=1e-3)
+
+
+def test_a_run_killed_between_history_and_state_repeats_that_epoch(settings, table, tmp_path, monkeypatch):
+    undisturbed = training.train(replace(settings, output_root=tmp_path / "other"), table)
+    saving = keras.Model.save
+
+    def killed(self, path, *args, **kwargs):
+        if "epoch-002" in str(path):
+            raise KeyboardInterrupt
+        return saving(self, path, *args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(keras.Model, "save", killed)
+        with pytest.raises(KeyboardInterrupt):
+            training.train(settings, table)
+    folder = training.run_folder(settings, table)
+    assert len(pd.read_csv(folder / "history.csv")) == 2
+    assert training.read_history(folder).epoch.tolist() == [1]
+    training.train(settings, table)
+    assert same_curve(training.read_history(folder), training.read_history(undisturbed))
+
+
+def test_a_run_without_any_state_starts_anew(settings, table):
+    folder = training.train(replace(settings, epochs=1), table)
+    (folder / "last" / "epoch-001.keras").unlink()
+    assert len(training.read_history(folder)) == 0
+    training.train(settings, table)
+    assert training.read_history(folder).epoch.tolist() == [1, 2, 3]
 
 
 def test_a_run_killed_by_the_system_goes_on(settings, table, tmp_path):
-    settings = replace(settings, epochs=6)
+    settings = replace(settings, epochs=4)
     undisturbed = training.train(replace(settings, output_root=tmp_path / "other"), table)
     script = f"""
 import tensorflow as tf
@@ -132,7 +212,7 @@ from lits_helpers import load_settings, training
 from lits_helpers.index import build_index, split_patients
 tf.config.run_functions_eagerly(True)
 s = load_settings(data_root={str(settings.data_root)!r}, output_root={str(settings.output_root)!r},
-                  **{TINY | dict(epochs=6)!r})
+                  **{TINY | dict(epochs=4)!r})
 training.train(s, split_patients(build_index(s.data_root, s.output_root)))
 """
     folder = training.run_folder(settings, table)
@@ -146,7 +226,7 @@ training.train(s, split_patients(build_index(s.data_root, s.output_root)))
     assert 2 <= finished
     training.train(settings, table)
     assert same_curve(training.read_history(folder), training.read_history(undisturbed))
-    assert not list(folder.rglob(".writing-*")) or finished < 6
+    assert not list(folder.rglob(".writing-*")) or finished < 4
 
 
 def test_a_time_budget_stops_after_an_epoch_and_the_next_call_goes_on(settings, table, capsys):
@@ -157,14 +237,28 @@ def test_a_time_budget_stops_after_an_epoch_and_the_next_call_goes_on(settings, 
     assert len(training.read_history(folder)) == 3
 
 
+def test_a_time_budget_that_ends_with_the_last_epoch_leaves_nothing_to_go_on_with(settings, table, capsys):
+    training.train(replace(settings, epochs=1), table, minutes=0)
+    assert "call train again" not in capsys.readouterr().out
+
+
 def test_early_stopping_is_final(settings, table, monkeypatch):
-    monkeypatch.setattr(training, "EARLY_STOPPING_PATIENCE", 1)
-    settings = replace(settings, epochs=30, learning_rate=0.5)
+    monkeypatch.setattr(training, "EARLY_STOPPING_PATIENCE", 2)
+    settings = replace(settings, **STANDSTILL | dict(learning_rate=0.0), epochs=30)
     folder = training.train(settings, table)
-    history = training.read_history(folder)
-    assert len(history) < 30
+    assert training.read_history(folder).epoch.tolist() == [1, 2, 3]  # two without a gain
     monkeypatch.setattr(keras.Model, "fit", None)
     training.train(settings, table)
+
+
+@pytest.mark.parametrize("loss", [float("nan"), float("inf")])
+def test_a_network_that_diverges_stops_the_run_and_keeps_what_was(settings, table, monkeypatch, loss):
+    scripted(monkeypatch, [1.0, loss, 1.0])
+    with pytest.raises(DataError, match=f"val_loss is {loss} after epoch 2.*smaller learning_rate"):
+        training.train(settings, table)
+    folder = training.run_folder(settings, table)
+    assert training.read_history(folder).val_loss.tolist() == [1.0]
+    assert [path.name for path in (folder / "last").iterdir()] == ["epoch-001.keras"]
 
 
 def test_both_splits_train_in_folders_of_their_own(settings, table):
@@ -211,16 +305,23 @@ def a_checkpoint(folder, kind):
         unet((64, 64, 3), filters=2, depth=2).save(path)
     elif kind == "no segmentation":
         keras.Sequential([keras.Input((32, 32, 3)), keras.layers.Flatten()]).save(path)
-    elif kind == "hidden code":
-        spy = keras.layers.Lambda(lambda x: x[..., :1])
-        keras.Sequential([keras.Input((32, 32, 3)), spy]).save(path)
     return path
 
 
-@pytest.mark.parametrize("kind", ["missing", "garbage", "other size", "no segmentation", "hidden code"])
+@pytest.mark.parametrize("kind", ["missing", "garbage", "other size", "no segmentation"])
 def test_a_checkpoint_that_does_not_fit_is_named(tmp_path, kind):
     with pytest.raises(DataError, match="model.keras"):
         training.load_checkpoint(a_checkpoint(tmp_path, kind), 32)
+
+
+def test_code_hidden_in_a_checkpoint_is_not_run(tmp_path):
+    trace = tmp_path / "trace"
+    spy = keras.layers.Lambda(eval(f"lambda x: (open({str(trace)!r}, 'w'), x[..., :1])[1]"))
+    keras.Sequential([keras.Input((32, 32, 3)), spy]).save(tmp_path / "model.keras")
+    trace.unlink()  # left by building the network here, so that the code is known to work
+    with pytest.raises(DataError, match="model.keras"):
+        training.load_checkpoint(tmp_path / "model.keras", 32)
+    assert not trace.exists()
 
 
 def test_a_full_disk_leaves_the_last_epoch_whole(settings, table, monkeypatch):

@@ -10,6 +10,12 @@ from .files import DataError, shown
 from .settings import PROFILES, Settings, load_settings
 
 
+def _at_least_one(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, got {text}")
+    return int(text)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m lits_helpers",
@@ -40,7 +46,7 @@ def _parser() -> argparse.ArgumentParser:
     command("phantom", "Write the synthetic CT volumes and slices, and say where.")
     command("index", "Find slices and masks, classify them, print the counts.", skips=True)
     train = command("train", "Train the U-Net, or go on where an earlier run stopped.", skips=True)
-    train.add_argument("--epochs", type=int, help="instead of the profile's")
+    train.add_argument("--epochs", type=_at_least_one, metavar="N", help="instead of the profile's")
     train.add_argument("--minutes", type=float, help="stop after about this time; run again to go on")
     evaluate = command("evaluate", "Score a trained network slice by slice and patient by patient.", skips=True)
     predict = command("predict", "Write a tumour mask for every slice of a folder; needs no masks.")
@@ -62,7 +68,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     chosen = {"data_root": options.data, "output_root": options.output, "profile": options.profile}
-    if getattr(options, "epochs", None):
+    if getattr(options, "epochs", None) is not None:
         chosen["epochs"] = options.epochs
     try:
         settings = load_settings(**chosen)

@@ -20,14 +20,15 @@ from .volumes import read_image, write_image
 
 
 def _predict_batch(model: keras.Model, images: np.ndarray, batch_size: int) -> np.ndarray:
-    """Probabilities (n, size, size) of up to ``batch_size`` uint8 images.
+    """Probabilities, float32 (n, size, size), of up to ``batch_size`` uint8 images.
 
     Filled up to the batch size, so that one compiled function serves the last batch too;
     predict_on_batch, because predict builds a data set at every call.
     """
     filled = np.zeros((batch_size, *images.shape[1:]), np.float32)
     np.divide(images, 255, out=filled[: len(images)], dtype=np.float32)
-    return model.predict_on_batch(filled)[: len(images), ..., 0]
+    # OpenCV knows no 16-bit floats, which a network that was not made by unet() may give.
+    return model.predict_on_batch(filled)[: len(images), ..., 0].astype(np.float32)
 
 
 def predict_slices(

@@ -42,6 +42,15 @@ def test_predictions_come_in_the_tables_order_and_the_last_batch_may_be_short(
     assert found == pytest.approx(cache.images[part.index, ..., 1] / 255, abs=1e-6)
 
 
+def test_a_network_that_answers_in_16_bits_is_used_all_the_same(table, cache, tmp_path):
+    inputs = keras.Input((32, 32, 3))
+    outputs = keras.layers.Conv2D(1, 1, activation="sigmoid", dtype="mixed_bfloat16")(inputs)
+    model = keras.Model(inputs, outputs)
+    assert model.output.dtype == "bfloat16"
+    assert inference.predict_slices(model, cache, table).dtype == np.float32
+    assert len(pd.read_csv(inference.predict_files(model, table, tmp_path / "p"))) == 16
+
+
 def test_a_probability_is_enlarged_before_it_is_cut():
     probability = np.zeros((2, 2), np.float32)
     probability[:, 1] = 1

@@ -35,7 +35,27 @@ def test_every_command_explains_itself(command, capsys):
         command_line.main([command, "--help"])
     words = capsys.readouterr().out
     assert stopped.value.code == 0
-    assert all(option in words for option in ("--data", "--output", "--profile"))
+    own = {
+        "index": ["--skip-problems"],
+        "train": ["--epochs", "--minutes", "--split", "--skip-problems"],
+        "evaluate": ["--model", "--split", "--skip-problems"],
+        "predict": ["--model"],
+    }
+    assert all(option in words for option in ["--data", "--output", "--profile", *own.get(command, [])])
+
+
+@pytest.mark.parametrize("epochs", ["0", "-1", "1.5", "many"])
+def test_training_takes_at_least_one_epoch(run, epochs, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        run("train", "--epochs", epochs)
+    assert stopped.value.code == 2
+    assert f"--epochs: must be a whole number of at least 1, got {epochs}" in capsys.readouterr().err
+
+
+def test_epochs_given_stand_in_for_the_profiles(run, tmp_path):
+    assert run("train", "--epochs", "2")[0] == 0
+    (history,) = (tmp_path / "out").rglob("history.csv")
+    assert len(pd.read_csv(history)) == 2
 
 
 def test_help_names_all_commands_and_loads_no_tensorflow():

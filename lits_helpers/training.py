@@ -236,6 +236,8 @@ class _RunFolder(keras.callbacks.Callback):
     def on_train_begin(self, logs=None):
         rate = self.model.optimizer.learning_rate.numpy()
         for row in self.rows:
+            # Else the plateau's lower bound, met too early from today's rate, spoils its count.
+            self.model.optimizer.learning_rate = row["learning_rate"]
             for callback in self.adapting:
                 callback.on_epoch_end(row["epoch"] - 1, dict(row))  # they write into it
         self.model.optimizer.learning_rate = rate
@@ -334,7 +336,9 @@ def load_checkpoint(path: Path, image_size: int) -> keras.Model:
     try:
         model = keras.saving.load_model(path, safe_mode=True)
     except Exception as error:  # Keras raises many kinds, from h5py's, zipfile's and its own
-        raise DataError(f"{path}: not a checkpoint that can be loaded ({error})") from error
+        raise DataError(
+            f"{path}: not a checkpoint that can be loaded ({error}): train anew, or name another file"
+        ) from error
     expected = (None, image_size, image_size, 3), (None, image_size, image_size, 1)
     if (found := (model.input_shape, model.output_shape)) != expected:
         raise DataError(

@@ -175,6 +175,22 @@ def test_an_interruption_does_not_reset_the_plateau(settings, table, monkeypatch
     assert training.read_history(folder).learning_rate.tolist() == pytest.approx(expected, rel=1e-3)
 
 
+def test_a_plateau_is_replayed_at_the_rates_of_its_time(settings, tmp_path):
+    # Two cuts made, one more to the lower bound of 1e-11, and one epoch waited since.
+    rates = [1e-8] * 6 + [1e-9] * 5 + [1e-10]
+    history = pd.DataFrame({"epoch": range(1, 13), "val_loss": 1.0, "learning_rate": rates})
+    plateau = training.SCHEDULES["plateau"](settings)
+    saver = training._RunFolder(tmp_path, history, [plateau], minutes=None)
+    model = training.compiled_unet(replace(settings, learning_rate=1e-10))
+    for callback in (plateau, saver):
+        callback.set_model(model)
+        callback.set_params({"steps": 2, "epochs": 20})
+        callback.on_train_begin()
+    saver.on_train_end()
+    assert plateau.wait == 1
+    assert float(model.optimizer.learning_rate.numpy()) == pytest.approx(1e-10)
+
+
 def test_a_run_killed_between_history_and_state_repeats_that_epoch(settings, table, tmp_path, monkeypatch):
     undisturbed = training.train(replace(settings, output_root=tmp_path / "other"), table)
     saving = keras.Model.save
@@ -310,7 +326,7 @@ def a_checkpoint(folder, kind):
 
 @pytest.mark.parametrize("kind", ["missing", "garbage", "other size", "no segmentation"])
 def test_a_checkpoint_that_does_not_fit_is_named(tmp_path, kind):
-    with pytest.raises(DataError, match="model.keras"):
+    with pytest.raises(DataError, match="(?s)model.keras: .*train (first|anew)"):
         training.load_checkpoint(a_checkpoint(tmp_path, kind), 32)
 
 

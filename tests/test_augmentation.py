@@ -171,6 +171,15 @@ def test_elastic_displacement_is_smooth_and_of_the_asked_size():
     assert STILL.displacement(np.random.default_rng(5), 256) is None
 
 
+def test_a_displacement_is_in_pixels_across_and_down():
+    image = np.zeros((8, 8, 3), np.uint8)
+    image[5, 6] = 200
+    across_2_down_1 = np.full((8, 8, 2), (2, 1), np.float32)
+    moved, mask = warp_pair(image, image[..., 0] // 100, matrix(), across_2_down_1)
+    # The result looks for its pixel there, so what was there comes here.
+    assert np.argwhere(moved[..., 0]).tolist() == np.argwhere(mask).tolist() == [[4, 4]]
+
+
 def test_an_affine_map_is_the_same_with_and_without_an_empty_displacement():
     image = cv2.GaussianBlur(np.random.default_rng(6).integers(0, 256, (64, 64, 3), np.uint8), (0, 0), 4)
     drawn = STRONG.matrices(np.random.default_rng(6), 1, 64)[0]

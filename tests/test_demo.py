@@ -1,4 +1,5 @@
 import sys
+from contextlib import contextmanager
 
 import nbclient
 import nbformat
@@ -51,6 +52,26 @@ def test_notebooks_run_in_order_with_the_settings_and_leave_pages_and_figures(se
     assert f"GIVEN tiny {settings.data_root}" in (folder / "04_fourth.html").read_text()
     (figure,) = (folder / "figures").iterdir()
     assert figure.name == "02_second_1.png" and figure.read_bytes().startswith(b"\x89PNG")
+
+
+def test_notebooks_on_the_phantom_are_told_of_no_data(tmp_path, notebooks, monkeypatch):
+    monkeypatch.setattr("lits_helpers.settings.KAGGLE_INPUT", tmp_path / "no kaggle")
+    monkeypatch.delenv("LITS_DATA_ROOT", raising=False)
+    roots = []
+
+    class Recorder(nbclient.NotebookClient):
+        @contextmanager
+        def setup_kernel(self, env, **places):
+            roots.append(env["LITS_DATA_ROOT"])
+            yield
+
+        def execute_cell(self, cell, position):
+            pass
+
+    monkeypatch.setattr(nbclient, "NotebookClient", Recorder)
+    notebooks({"01_a": "1", "02_b": "1", "03_c": "1", "04_d": "1"})
+    demo.run_notebooks(load_settings(output_root=tmp_path / "out"))
+    assert roots == [""] * 4
 
 
 def test_a_failing_notebook_stops_the_demo_and_earlier_pages_stay(settings, notebooks):

@@ -128,6 +128,12 @@ def test_labels_keep_their_place_in_the_picture(size, new):
     assert (small == 2).mean() == pytest.approx((labels == 2).mean(), rel=0.1)
 
 
+def test_a_smaller_picture_holds_the_mean_of_what_it_covers():
+    image = np.zeros((8, 8, 3), np.uint8)
+    image[::4, ::4] = 160  # one of the 16 pixels that become one, in its corner
+    assert (resize_image(image, 2) == 10).all()
+
+
 def test_half_a_pixel_of_tumour_is_tumour_and_less_is_not():
     labels = np.zeros((4, 4), np.uint8)
     labels[:2, 0] = 2  # 2 of the first pixel's 4
@@ -189,6 +195,26 @@ def test_half_of_a_balanced_epoch_are_tumour_slices(table, cache):
     assert int(data.cardinality()) == 3
     _, masks = collected(data)
     assert len(masks) == 11 and masks.any((1, 2, 3)).sum() == 6
+
+
+def test_balanced_epochs_draw_from_all_slices_in_time(table, cache):
+    many = table[(table.diagnosis == 2) | (table.index == 0)]  # one without tumour, six with
+    data = batches(cache, many, 7, balanced=True, seed=3)
+    tumours = [images[masks.any((1, 2, 3))] for images, masks in (collected(data) for _ in range(8))]
+    assert {len(images) for images in tumours} == {4}
+    assert len(np.unique(np.concatenate(tumours).round(4), axis=0)) == 6
+
+
+def test_memory_does_not_grow_with_the_slices(table, cache, monkeypatch):
+    warped = []
+    monkeypatch.setattr(generators, "MOST_THREADS", 1)
+    monkeypatch.setattr(generators, "warp_in_place", lambda *arrays: warped.append(1))
+    passing = generators.iterate_batches(
+        cache, np.arange(16), 1, augmentation=Augmentation(), random=np.random.default_rng(0)
+    )
+    next(passing)
+    passing.close()
+    assert len(warped) <= 2
 
 
 def test_balance_changes_nothing_where_all_slices_are_of_one_kind(table, cache):

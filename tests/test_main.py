@@ -4,6 +4,7 @@ import sys
 
 import pandas as pd
 import pytest
+import tensorflow as tf
 
 from lits_helpers import __main__ as command_line
 from lits_helpers import settings
@@ -19,6 +20,7 @@ def run(slice_folder, tmp_path, monkeypatch, capsys):
     """Call the command line on the small slice folder; gives status and what was printed."""
     monkeypatch.setitem(settings.PROFILES, "tiny", SMALL)
     monkeypatch.setattr(settings, "KAGGLE_INPUT", tmp_path / "no kaggle")
+    tf.config.run_functions_eagerly(True)  # a network this small trains faster than it is compiled
 
     def call(*words, data=slice_folder):
         places = ["--output", str(tmp_path / "out")] + (["--data", str(data)] if data else [])
@@ -26,7 +28,8 @@ def run(slice_folder, tmp_path, monkeypatch, capsys):
         printed = capsys.readouterr()
         return status, printed.out, printed.err
 
-    return call
+    yield call
+    tf.config.run_functions_eagerly(False)
 
 
 @pytest.mark.parametrize("command", command_line.COMMANDS)
@@ -77,6 +80,12 @@ def test_index_prints_the_counts(run):
     assert re.search(r"liver and tumour\s+6\s", out)
 
 
+def volumes_scored(printed):
+    """Volumes in the table of patients, the last that is printed."""
+    *_, head, rows = re.split(r"( *volume +slices.*)\n", printed)
+    return [int(row.split()[0]) for row in rows.strip().splitlines()]
+
+
 def test_train_evaluate_and_predict_follow_each_other(run, tmp_path, slice_folder):
     status, out, _ = run("train")
     assert status == 0 and "best.keras" in out
@@ -84,13 +93,21 @@ def test_train_evaluate_and_predict_follow_each_other(run, tmp_path, slice_folde
     status, out, _ = run("evaluate")
     assert status == 0
     assert "test slices of the patient split" in out and "Dice, pooled" in out and "threshold 0.30" in out
+    split = pd.read_csv(model.parent / "split.csv")
+    assert volumes_scored(out) == sorted(split.volume[split.split == "test"].unique())
     status, out, _ = run("evaluate", "--model", str(model))
     assert status == 0 and "all slices, whether or not" in out
+    assert volumes_scored(out) == [0, 1, 2, 3]
     for path in slice_folder.rglob("*_mask.jpg"):
         path.unlink()
     status, out, _ = run("predict", "--model", str(model))
     assert status == 0
     assert len(pd.read_csv(tmp_path / "out" / "predictions" / "predictions.csv")) == 16
+
+
+def test_minutes_end_a_run_early(run, tmp_path):
+    status, out, _ = run("train", "--epochs", "3", "--minutes", "0")
+    assert status == 0 and "time budget used up after epoch 1" in out
 
 
 def test_the_slice_split_is_said_to_leak(run):

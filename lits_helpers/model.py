@@ -86,7 +86,8 @@ def unet(
     ------
     ValueError
         If a size does not divide by ``2**depth`` (the message says which sizes near it do), or
-        if channels, ``filters`` or ``depth`` is not a whole number of at least 1.
+        if channels, ``filters`` or ``depth`` is not a whole number of at least 1, or ``prior`` not
+        between 0 and 1.
 
     References
     ----------
@@ -94,6 +95,8 @@ def unet(
     Segmentation", MICCAI 2015. Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017. "Liver Tumor Segmentation using U-Net" (2023), section 4.3.
     """
     _check_sizes(input_size, filters, depth)
+    if not 0 < prior < 1:
+        raise ValueError(f"prior is a probability between 0 and 1, got {prior}")
 
     inputs = keras.Input(input_size)  # (256, 256, 3)
 

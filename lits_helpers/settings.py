@@ -50,9 +50,9 @@ class Settings:
         Of :func:`lits_helpers.model.unet`.
     batch_size, epochs : int
     learning_rate : float
-        Adam's, at the start.
+        Adam's highest.
     schedule : str
-        How it falls; one of :data:`lits_helpers.training.SCHEDULES`.
+        How it moves from epoch to epoch; one of :data:`lits_helpers.training.SCHEDULES`.
     seed : int
         For every shuffle; 32 is the report's ``random_state``.
     """

@@ -15,8 +15,8 @@ import PIL.Image
 
 from .files import DataError, atomic_path
 
-# Width and level in HU. The first two are the red and green channel of the report's slice files.
-WINDOWS = {"liver": (150.0, 30.0), "abdomen": (200.0, 60.0), "wide": (400.0, 40.0)}
+# Width and level in HU: the red and green channel of the report's slice files.
+WINDOWS = {"liver": (150.0, 30.0), "abdomen": (200.0, 60.0)}
 
 
 def windowed(hounsfield: np.ndarray, *, width: float, level: float) -> np.ndarray:

@@ -172,9 +172,11 @@ for radius in (4, 6, 8, 9, 10, 15):
 pd.DataFrame(found, columns=["radius (pixels)", "tumour pixels", "decoded as tumour"])
 
 # %% [markdown]
-# The limit for a 512 x 512 slice is 263 pixels. The table says for each slice whether it is affected:
+# The coding's limit lies between the rows where that happens. The slice table says for each slice whether
+# small tumours can be known in it:
 
 # %%
+print("smallest coded tumour in 512 x 512:", masks.smallest_coded_tumour(512 * 512), "pixels")
 table.groupby(["coding", "small_tumours_known"]).size().rename("slices").reset_index()
 
 # %% [markdown]

@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from lits_helpers.generators import decode_slices
+from lits_helpers.index import build_index
 from lits_helpers.volumes import write_slice_files
 
 SIZE = 64
@@ -43,6 +45,18 @@ def real_slices():
     if not os.environ.get("LITS_DATA_ROOT"):
         pytest.skip("LITS_DATA_ROOT is not set: no real slices to test on")
     return Path(os.environ["LITS_DATA_ROOT"])
+
+
+@pytest.fixture
+def table(slice_folder, tmp_path):
+    """The slice table of that folder: 16 rows."""
+    return build_index(slice_folder, tmp_path / "out")
+
+
+@pytest.fixture
+def cache(table, tmp_path):
+    """Its slices decoded to 32x32."""
+    return decode_slices(table, 32, tmp_path / "out")
 
 
 @pytest.fixture(autouse=True)

@@ -8,18 +8,7 @@ from lits_helpers import generators
 from lits_helpers.augmentation import Augmentation
 from lits_helpers.files import DataError
 from lits_helpers.generators import SliceCache, batches, decode_slices, resize_image, resize_labels
-from lits_helpers.index import build_index
 from lits_helpers.masks import read_labels
-
-
-@pytest.fixture
-def table(slice_folder, tmp_path):
-    return build_index(slice_folder, tmp_path / "out")
-
-
-@pytest.fixture
-def cache(table, tmp_path):
-    return decode_slices(table, 32, tmp_path / "out")
 
 
 def test_every_slice_is_decoded_in_the_tables_order(table, tmp_path):

@@ -8,19 +8,8 @@ import pytest
 
 from lits_helpers import inference
 from lits_helpers.files import DataError
-from lits_helpers.generators import decode_slices
-from lits_helpers.index import build_index, find_images
+from lits_helpers.index import find_images
 from lits_helpers.masks import read_labels
-
-
-@pytest.fixture
-def table(slice_folder, tmp_path):
-    return build_index(slice_folder, tmp_path / "out")
-
-
-@pytest.fixture
-def cache(table, tmp_path):
-    return decode_slices(table, 32, tmp_path / "out")
 
 
 @pytest.fixture(scope="module")

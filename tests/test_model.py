@@ -162,3 +162,15 @@ def test_a_size_that_cannot_be_built_is_refused_with_the_next_step(input_size, m
 def test_filters_and_depth_below_one_or_broken_are_refused(option, value):
     with pytest.raises(ValueError, match=f"{option} must be a whole number of at least 1, got {value}"):
         unet((32, 32, 1), **{option: value})
+
+
+@pytest.mark.parametrize("prior", [0, 1, -0.1, 2])
+def test_a_prior_that_is_no_probability_is_refused(prior):
+    with pytest.raises(ValueError, match=f"got {prior}"):
+        unet((8, 8, 1), filters=1, depth=1, prior=prior)
+
+
+def test_an_untrained_network_starts_near_its_prior():
+    network = unet((16, 16, 1), filters=2, depth=1, prior=0.02)
+    assert network.get_weights()[-1] == pytest.approx(-3.8918, abs=1e-3)  # log(0.02 / 0.98)
+    assert network.predict_on_batch(np.zeros((1, 16, 16, 1))) == pytest.approx(0.02, abs=1e-3)

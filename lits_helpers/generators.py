@@ -24,7 +24,7 @@ from tqdm.auto import tqdm
 from .augmentation import Augmentation, warp_in_place
 from .files import DataError, fingerprint, require_free_space
 from .masks import LIVER, LIVER_AND_TUMOUR, TUMOUR, read_labels
-from .volumes import read_image
+from .pictures import read_image
 
 if TYPE_CHECKING:
     import tensorflow as tf

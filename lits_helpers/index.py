@@ -33,8 +33,8 @@ from tqdm.auto import tqdm
 from . import masks
 from .files import DataError, atomic_path, collected_error, fingerprint
 from .phantom import ensure_phantom
+from .pictures import read_image, read_image_size
 from .settings import Settings
-from .volumes import read_image, read_image_size
 
 # Slices by diagnosis that the report counted (its figure 6), and its split of the tumour slices.
 REPORT_COUNTS = {masks.EMPTY: 19_777, masks.LIVER_ONLY: 6_948, masks.LIVER_AND_TUMOUR: 2_631}

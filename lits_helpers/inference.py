@@ -15,8 +15,8 @@ from tqdm.auto import tqdm
 from .files import DataError, atomic_path
 from .generators import SliceCache, resize_image
 from .masks import THRESHOLD, TUMOUR, read_labels
+from .pictures import read_image, write_image
 from .scoring import slice_scores
-from .volumes import read_image, write_image
 
 
 def _predict_batch(model: keras.Model, images: np.ndarray, batch_size: int) -> np.ndarray:

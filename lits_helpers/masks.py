@@ -1,7 +1,7 @@
 """Label codings: from a mask file of unknown coding to 0 background, 1 liver, 2 tumour.
 
 The report's mask files are not label maps. They went through the routine that makes display
-pictures of CT slices (:func:`lits_helpers.volumes.three_channels`) and were saved as JPEG, so the
+pictures of CT slices (:func:`lits_helpers.windows.three_channels`) and were saved as JPEG, so the
 grey level of a label depends on what else is in the slice:
 
 =====================================  ==========  =====  ======
@@ -24,7 +24,7 @@ import cv2
 import numpy as np
 
 from .files import DataError
-from .volumes import read_image
+from .pictures import read_image
 
 BACKGROUND, LIVER, TUMOUR = 0, 1, 2
 EMPTY, LIVER_ONLY, LIVER_AND_TUMOUR = 0, 1, 2
@@ -73,7 +73,7 @@ def recognise(grey: np.ndarray) -> str:
     Parameters
     ----------
     grey : array (rows, columns)
-        As :func:`lits_helpers.volumes.read_image` gives it with ``grey=True``.
+        As :func:`lits_helpers.pictures.read_image` gives it with ``grey=True``.
 
     Returns
     -------

@@ -19,9 +19,10 @@ from scipy.ndimage import distance_transform_edt
 from tqdm.auto import tqdm
 
 from .anatomy import NOWHERE, Anatomy, Box, Canvas, draw_anatomy
+from .conversion import write_slice_files
 from .files import DataError, require_free_space
 from .settings import Settings
-from .volumes import write_nifti, write_slice_files
+from .volumes import write_nifti
 
 PHANTOM_VERSION = 2  # raise it when a change to the drawing changes the files
 PHANTOM_SEED = 2023

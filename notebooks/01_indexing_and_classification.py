@@ -36,7 +36,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from lits_helpers import drawing, index, load_settings, masks, plots, volumes, widgets
+from lits_helpers import drawing, index, load_settings, masks, pictures, plots, widgets, windows
 
 drawing.compact_figures()
 settings = load_settings()
@@ -90,7 +90,7 @@ names = [f"volume {row.volume}, slice {row.slice}" for row in examples]
 
 # %%
 example_labels = [masks.read_labels(row.mask_path) for row in examples]
-coded = [volumes.three_channels(labels) for labels in example_labels]
+coded = [windows.three_channels(labels) for labels in example_labels]
 for name, picture in zip(names, coded):
     print(name, "has red, green, blue:", *map(tuple, np.unique(picture.reshape(-1, 3), axis=0).tolist()))
 
@@ -135,7 +135,7 @@ plt.show()
 # %%
 def reopened(labels, quality):
     """The grey levels of a label map after coding and JPEG."""
-    picture = cv2.cvtColor(volumes.three_channels(labels), cv2.COLOR_RGB2BGR)
+    picture = cv2.cvtColor(windows.three_channels(labels), cv2.COLOR_RGB2BGR)
     file = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
     return cv2.imdecode(file, cv2.IMREAD_GRAYSCALE)
 
@@ -188,7 +188,7 @@ table.groupby(["coding", "small_tumours_known"]).size().rename("slices").reset_i
 
 # %%
 cases = [
-    (volumes.read_image(row.image_path), labels, f"{masks.DIAGNOSES[row.diagnosis]}\n{name}")
+    (pictures.read_image(row.image_path), labels, f"{masks.DIAGNOSES[row.diagnosis]}\n{name}")
     for row, labels, name in zip(examples, example_labels, names)
 ]
 plots.example_slices(cases)
@@ -201,7 +201,7 @@ plt.show()
 # %%
 volume = table[(table.volume == examples[0].volume) & (table.diagnosis > masks.EMPTY)].iloc[::2]
 widgets.browse_slices(
-    [volumes.read_image(path) for path in volume.image_path],
+    [pictures.read_image(path) for path in volume.image_path],
     [masks.read_labels(path) for path in volume.mask_path],
     [f"volume {row.volume}, slice {row.slice}" for row in volume.itertuples()],
 )

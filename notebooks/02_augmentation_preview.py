@@ -37,7 +37,7 @@ import pandas as pd
 from lits_helpers import drawing, index, load_settings, masks, plots, widgets
 from lits_helpers.augmentation import Augmentation, warp_pair
 from lits_helpers.generators import batches, decode_slices, iterate_batches
-from lits_helpers.volumes import read_image
+from lits_helpers.pictures import read_image
 
 drawing.compact_figures()
 settings = load_settings()

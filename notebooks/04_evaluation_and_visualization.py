@@ -35,7 +35,7 @@ import pandas as pd
 from lits_helpers import drawing, index, inference, load_settings, masks, plots, scoring, training, widgets
 from lits_helpers.files import atomic_path
 from lits_helpers.generators import batches, decode_slices
-from lits_helpers.volumes import read_image
+from lits_helpers.pictures import read_image
 
 drawing.compact_figures()
 settings = load_settings()

@@ -9,7 +9,7 @@ import pytest
 
 from lits_helpers.generators import decode_slices
 from lits_helpers.index import build_index
-from lits_helpers.volumes import write_slice_files
+from lits_helpers.conversion import write_slice_files
 
 SIZE = 64
 

@@ -10,7 +10,7 @@ from lits_helpers import index
 from lits_helpers.files import DataError
 from lits_helpers.index import build_index, find_images, find_pairs, split_patients, split_slices
 from lits_helpers.settings import load_settings
-from lits_helpers.volumes import write_image
+from lits_helpers.pictures import write_image
 
 
 def image_of(root, volume, number, ending="jpg"):

@@ -7,7 +7,8 @@ import pytest
 
 from lits_helpers import masks
 from lits_helpers.files import DataError
-from lits_helpers.volumes import three_channels, write_image
+from lits_helpers.pictures import write_image
+from lits_helpers.windows import three_channels
 
 
 def jpeg(labels, quality):

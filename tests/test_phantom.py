@@ -13,7 +13,7 @@ from lits_helpers import phantom
 from lits_helpers.files import DataError
 from lits_helpers.phantom import PHANTOM_SEED, PLAN, ensure_phantom, phantom_volume, write_phantom
 from lits_helpers.settings import load_settings
-from lits_helpers.volumes import three_channels
+from lits_helpers.windows import three_channels
 
 
 def tumour_areas(patient):

@@ -221,7 +221,7 @@ def test_the_readme_shows_both_commands_and_the_conda_way():
 
 # The order in which data flows: CONTRIBUTING.md draws it.
 ORDER = (
-    "files", "settings", "volumes", "anatomy", "phantom", "masks", "index", "augmentation",
+    "files", "settings", "windows", "pictures", "volumes", "conversion", "anatomy", "phantom", "masks", "index", "augmentation",
     "generators", "model", "metrics", "training", "scoring", "inference", "drawing", "plots",
     "widgets", "demo", "__main__",
 )

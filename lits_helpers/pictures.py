@@ -1,0 +1,103 @@
+"""PNG and JPEG files: read whole, or not at all; written atomically."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import cv2
+import numpy as np
+import PIL.Image
+
+from .files import DataError, atomic_path
+
+
+_ENDINGS = {".jpg": b"\xff\xd9", ".jpeg": b"\xff\xd9", ".png": b"IEND\xaeB`\x82"}
+
+
+def _require_end(content: bytes, path: Path) -> None:
+    # OpenCV fills the missing part of a cut JPEG with grey and says nothing, so look for its end.
+    if not content or not content.rstrip(b"\0").endswith(_ENDINGS.get(path.suffix.lower(), b"")):
+        raise DataError(f"{path}: empty or cut short, copy it again")
+
+
+def read_image(path: Path | str, *, grey: bool = False) -> np.ndarray:
+    """Read a whole PNG or JPEG.
+
+    Parameters
+    ----------
+    path : Path
+    grey : bool
+        Return one channel: the luminance (BT.601) of a colour file, the stored value of a grey one.
+
+    Returns
+    -------
+    array (rows, columns, 3), red, green, blue; or (rows, columns) if ``grey``
+        uint8 (uint16 only where a grey 16-bit file was read with ``grey``).
+
+    Raises
+    ------
+    DataError
+        If the file is missing, empty, cut short or no picture, or has 16 bits in colour.
+    """
+    path = Path(path)
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+    _require_end(content, path)
+    # Of a JPEG the luminance alone is decoded, three times as fast. Of a colour PNG OpenCV would
+    # truncate it, one level too low, so that one is converted after reading.
+    luminance = grey and path.suffix.lower() != ".png"
+    flags = cv2.IMREAD_GRAYSCALE if luminance else cv2.IMREAD_UNCHANGED if grey else cv2.IMREAD_COLOR_RGB
+    flags |= cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
+    try:
+        image = cv2.imdecode(np.frombuffer(content, np.uint8), flags)
+    except cv2.error:  # more pixels than OpenCV takes, as a damaged header may claim
+        image = None
+    if image is None:
+        raise DataError(f"{path}: not a picture that OpenCV can read")
+    if grey and image.ndim == 3:
+        image = cv2.cvtColor(image[..., :3], cv2.COLOR_BGR2GRAY)
+    if not grey and image.dtype != np.uint8:
+        raise DataError(f"{path}: {image.dtype} picture, 8 bits a channel are expected")
+    return image
+
+
+def read_image_size(path: Path | str) -> tuple[int, int]:
+    """Rows and columns of a PNG or JPEG, without decoding it.
+
+    Raises
+    ------
+    DataError
+        If the file is missing, cut short or no picture.
+    """
+    path = Path(path)
+    try:
+        with path.open("rb") as file:
+            file.seek(-min(64, path.stat().st_size), os.SEEK_END)
+            _require_end(file.read(), path)
+            with PIL.Image.open(file) as image:
+                return image.height, image.width
+    except (OSError, PIL.Image.DecompressionBombError) as error:  # also PIL.UnidentifiedImageError
+        raise DataError(f"{path}: not a picture that can be read ({error})") from error
+
+
+def write_image(path: Path, image: np.ndarray, *, jpeg_quality: int = 100) -> None:
+    """Write a grey or RGB uint8 picture as PNG or JPEG, atomically.
+
+    Raises
+    ------
+    DataError
+        If the file cannot be written.
+    """
+    if image.ndim == 3:
+        image = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+    # Encoded in memory: a full disk then raises an OSError with its reason, which cv2.imwrite hides.
+    # OpenCV 5 warns of a quality given for PNG, once a file.
+    options = [] if path.suffix.lower() == ".png" else [cv2.IMWRITE_JPEG_QUALITY, jpeg_quality]
+    done, encoded = cv2.imencode(path.suffix, image, options)
+    if not done:
+        raise DataError(f"OpenCV could not encode {path}: use the ending .png or .jpg")
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(encoded)

@@ -135,9 +135,18 @@ def undeclared(paths: list[Path], declared: list[str]) -> dict[str, str]:
     }
 
 
-def test_the_package_imports_only_what_it_requires():
+def test_the_package_imports_only_what_it_requires_or_an_optional_extra_brings():
     paths = [p for p in (ROOT / "lits_helpers").glob("*.py") if p.name not in DEMO]
-    assert undeclared(paths, PROJECT["dependencies"]) == {}
+    assert undeclared(paths, PROJECT["dependencies"] + EXTRAS["dicom"] + EXTRAS["cluster"]) == {}
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "lits_helpers").glob("*.py")), ids=lambda path: path.name)
+def test_packages_of_an_optional_extra_are_imported_inside_functions_only(path):
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    at_import = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
+    names = {alias.name for node in at_import if isinstance(node, ast.Import) for alias in node.names}
+    names |= {node.module for node in at_import if isinstance(node, ast.ImportFrom) and node.level == 0}
+    assert {name.split(".")[0] for name in names} & {"pydicom", "highdicom", "dask", "distributed"} == set()
 
 
 def test_notebooks_and_the_demo_import_only_what_the_notebooks_extra_brings():
@@ -221,7 +230,7 @@ def test_the_readme_shows_both_commands_and_the_conda_way():
 
 # The order in which data flows: CONTRIBUTING.md draws it.
 ORDER = (
-    "files", "settings", "windows", "pictures", "volumes", "conversion", "anatomy", "phantom", "masks", "index", "augmentation",
+    "files", "settings", "windows", "pictures", "dicom", "volumes", "conversion", "anatomy", "phantom", "masks", "index", "augmentation",
     "generators", "model", "metrics", "training", "scoring", "inference", "drawing", "plots",
     "widgets", "demo", "__main__",
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -12,11 +12,14 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
+from . import dicom
 from .files import DataError, atomic_path
 from .generators import SliceCache, resize_image
 from .masks import THRESHOLD, TUMOUR, read_labels
 from .pictures import read_image, write_image
 from .scoring import slice_scores
+from .volumes import read_volume, write_labels
+from .windows import three_channels
 
 
 def _predict_batch(model: keras.Model, images: np.ndarray, batch_size: int) -> np.ndarray:
@@ -85,6 +88,26 @@ def evaluate_slices(
     return slice_scores(table, pairs)
 
 
+def _native_masks(
+    model: keras.Model, sources: Sequence, picture: Callable, *, threshold: float, batch_size: int
+) -> Iterator[tuple[np.ndarray, float]]:
+    """Tumour mask of each source at native resolution, and its highest probability.
+
+    ``picture`` makes of a source its three-channel uint8 picture. A batch is made, predicted and
+    let go at a time, so memory does not grow with the number of slices.
+    """
+    size = model.input_shape[1]
+    bar = tqdm(total=len(sources), desc="predicting", unit="slice")
+    with ThreadPoolExecutor() as pool:
+        for start in range(0, len(sources), batch_size):
+            pictures = list(pool.map(picture, sources[start : start + batch_size]))
+            resized = np.stack(list(pool.map(lambda image: resize_image(image, size), pictures)))
+            for image, probability in zip(pictures, _predict_batch(model, resized, batch_size), strict=True):
+                yield enlarged(probability, image.shape[:2]) > threshold, float(probability.max())
+            bar.update(len(pictures))
+    bar.close()
+
+
 def predict_files(
     model: keras.Model,
     table: pd.DataFrame,
@@ -94,8 +117,6 @@ def predict_files(
     batch_size: int = 16,
 ) -> Path:
     """Predict slice files, which need no masks, and write a mask for each and a list of them.
-
-    Reads, predicts and writes a batch at a time, so memory does not grow with the slices.
 
     Parameters
     ----------
@@ -120,28 +141,99 @@ def predict_files(
     if table.empty:
         raise DataError("there are no slices to predict: the table is empty")
     folder = Path(folder)
-    size = model.input_shape[1]
+    predicted = _native_masks(
+        model, table.image_path.tolist(), read_image, threshold=threshold, batch_size=batch_size
+    )
     rows = []
-    bar = tqdm(total=len(table), desc="predicting", unit="slice")
-    with ThreadPoolExecutor() as pool:
-        for start in range(0, len(table), batch_size):
-            part = table.iloc[start : start + batch_size]
-            images = list(pool.map(read_image, part.image_path))
-            resized = np.stack([resize_image(image, size) for image in images])
-            probabilities = _predict_batch(model, resized, batch_size)
-            for row, image, probability in zip(part.itertuples(), images, probabilities, strict=True):
-                mask = enlarged(probability, image.shape[:2]) > threshold
-                name = f"masks/volume-{row.volume}_slice_{row.slice}_prediction.png"
-                write_image(folder / name, mask.astype(np.uint8) * 255)
-                rows.append(
-                    {
-                        "volume": row.volume, "slice": row.slice, "file": name,
-                        "tumour_pixels": int(mask.sum()),
-                        "highest_probability": float(probability.max()), "threshold": threshold,
-                    }
-                )
-            bar.update(len(part))
-    bar.close()
+    for row, (mask, highest) in zip(table.itertuples(), predicted, strict=True):
+        name = f"masks/volume-{row.volume}_slice_{row.slice}_prediction.png"
+        write_image(folder / name, mask.astype(np.uint8) * 255)
+        rows.append(
+            {
+                "volume": row.volume, "slice": row.slice, "file": name,
+                "tumour_pixels": int(mask.sum()), "highest_probability": highest, "threshold": threshold,
+            }
+        )
     with atomic_path(folder / "predictions.csv") as temporary:
         pd.DataFrame(rows).to_csv(temporary, index=False)
     return folder / "predictions.csv"
+
+
+def predict_volume(
+    model: keras.Model, hounsfield: np.ndarray, *, threshold: float = THRESHOLD, batch_size: int = 16
+) -> np.ndarray:
+    """Predict a CT volume slice by slice.
+
+    Each slice goes through the report's three-channel coding first, as the slice files did that
+    the network was trained on.
+
+    Parameters
+    ----------
+    model : keras.Model
+    hounsfield : int16 array (slices, rows, columns)
+        In HU, in the order of the screen: :class:`lits_helpers.volumes.Volume`.
+    threshold : float
+    batch_size : int
+
+    Returns
+    -------
+    uint8 array (slices, rows, columns)
+        0, and 2 where the network sees tumour. It does not look for the liver.
+    """
+    predicted = _native_masks(
+        model, hounsfield, three_channels, threshold=threshold, batch_size=batch_size
+    )
+    labels = np.zeros(hounsfield.shape, np.uint8)
+    for plane, (mask, _) in zip(labels, predicted, strict=True):
+        plane[mask] = TUMOUR
+    return labels
+
+
+def predict_scan(
+    model: keras.Model,
+    path: Path,
+    folder: Path,
+    *,
+    series: str = "",
+    dicom_seg: bool = False,
+    threshold: float = THRESHOLD,
+    batch_size: int = 16,
+) -> Path:
+    """Predict a CT from a NIfTI file or DICOM folder, and write labels that lie on it.
+
+    Parameters
+    ----------
+    model : keras.Model
+    path : Path
+        ``.nii``, ``.nii.gz`` or a folder with a DICOM series.
+    folder : Path
+        Gets ``<name>_prediction.nii.gz`` with shape, affine and orientation of the CT; or
+        ``<name>_prediction.dcm``.
+    series : str
+        DICOM series UID, where the folder holds several CT series.
+    dicom_seg : bool
+        Write a DICOM segmentation object that refers to its CT; for DICOM only.
+
+    Returns
+    -------
+    Path
+        Of the file written: 0 background, 2 tumour.
+
+    Raises
+    ------
+    DataError
+        If the CT cannot be read, or a segmentation object is asked for a NIfTI file.
+    """
+    path, folder = Path(path), Path(folder)
+    volume = read_volume(path, series=series)
+    if dicom_seg and volume.geometry.series is None:
+        raise DataError(f"{path}: a DICOM segmentation refers to DICOM slices, which a NIfTI file has not")
+    labels = predict_volume(model, volume.hounsfield, threshold=threshold, batch_size=batch_size)
+    name = path.resolve().name.removesuffix(".gz").removesuffix(".nii")
+    if dicom_seg:
+        written = folder / f"{name}_prediction.dcm"
+        dicom.write_segmentation(written, volume.geometry.to_stored(labels), volume.geometry.series)
+    else:
+        written = folder / f"{name}_prediction.nii.gz"
+        write_labels(written, labels, volume.geometry)
+    return written

@@ -47,6 +47,15 @@ def real_slices():
     return Path(os.environ["LITS_DATA_ROOT"])
 
 
+@pytest.fixture(scope="session")
+def real_volume(real_slices):
+    """A real CT volume, beside the folder of real slices."""
+    path = real_slices.parent / "ct_volume" / "example_ct.nii.gz"
+    if not path.exists():
+        pytest.skip("there is no ct_volume/example_ct.nii.gz beside the real slices")
+    return path
+
+
 @pytest.fixture
 def table(slice_folder, tmp_path):
     """The slice table of that folder: 16 rows."""

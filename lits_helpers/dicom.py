@@ -77,12 +77,12 @@ def is_dicom(path: Path) -> bool:
     try:
         with open(path, "rb") as file:
             return file.read(132)[128:] == b"DICM"
-    except OSError:
-        return False
+    except OSError as error:
+        raise DataError(f"{shown(path)} cannot be read ({error.strerror}): see to its permissions") from error
 
 
 def read_header(path: Path) -> Dataset:
-    """The header attributes that place an image in space, without its pixels.
+    """The header attributes that say what an image's pixels are and where they lie, without the pixels.
 
     Raises
     ------
@@ -97,12 +97,23 @@ def read_header(path: Path) -> Dataset:
 
 
 def numbers(header: Dataset, keyword: str, count: int) -> np.ndarray | None:
-    """``count`` float64 values of an attribute, None where they are absent or not as many."""
-    value = header.get(keyword)
-    if value is None or value == "":
+    """``count`` float64 values of an attribute, None where they are absent, malformed or not as many."""
+    try:
+        values = np.atleast_1d(np.asarray(header.get(keyword), dtype=np.float64))
+    except (TypeError, ValueError):
         return None
-    values = np.atleast_1d(np.asarray(value, dtype=np.float64))
     return values if values.shape == (count,) and np.isfinite(values).all() else None
+
+
+def instance_number(header: Dataset) -> int | None:
+    number = numbers(header, "InstanceNumber", 1)
+    return None if number is None else int(number[0])
+
+
+def class_name(header: Dataset) -> str:
+    """What kind of object it is, as in ``"CT Image Storage"``; ``""`` where the header does not say."""
+    uid = header.get("SOPClassUID")
+    return uid.name if uid else ""
 
 
 def is_localizer(header: Dataset) -> bool:
@@ -121,7 +132,7 @@ def in_slice_order(headers: list[Dataset]) -> list[Dataset]:
     orientation = numbers(headers[0], "ImageOrientationPatient", 6)
     positions = [numbers(header, "ImagePositionPatient", 3) for header in headers]
     if orientation is None or any(position is None for position in positions):
-        return sorted(headers, key=lambda header: (int(header.get("InstanceNumber") or 0), header.filename))
+        return sorted(headers, key=lambda header: (instance_number(header) or 0, header.filename))
     distances = np.array(positions) @ slice_normal(orientation)
     return [headers[index] for index in np.argsort(distances, kind="stable")]
 
@@ -214,7 +225,7 @@ def require_same(headers: list[Dataset], keyword: str, count: int, tolerance: fl
     values = [numbers(header, keyword, count) for header in headers]
     for header, value in zip(headers, values, strict=True):
         if value is None:
-            raise DataError(f"{shown(header.filename)} has no {keyword}: its place in the body is unknown, "
+            raise DataError(f"{shown(header.filename)} has no usable {keyword}: its place in the body is unknown, "
                             "export the series again as original CT images")
     odd = [index for index, value in enumerate(values) if np.abs(value - values[0]).max() > tolerance]
     if odd:
@@ -230,7 +241,7 @@ def require_plain_images(headers: list[Dataset]) -> None:
     """Raise DataError for enhanced multi-frame, colour and localizer images."""
     for header in headers:
         name = shown(header.filename)
-        if int(header.get("NumberOfFrames") or 1) > 1 or "Enhanced" in header.get("SOPClassUID", "").name:
+        if int(header.get("NumberOfFrames") or 1) > 1 or "Enhanced" in class_name(header):
             raise DataError(f"{name} is an enhanced multi-frame image: convert it to one file a slice "
                             "(dcm4che's emf2sf) or to NIfTI (dcm2niix)")
         if int(header.get("SamplesPerPixel") or 1) != 1:
@@ -251,15 +262,15 @@ def require_each_once(headers: list[Dataset], distances: np.ndarray) -> None:
         )
     owners: dict[int, str] = {}
     for header in headers:
-        number = header.get("InstanceNumber")
+        number = instance_number(header)
         if number is None:
             continue
-        if int(number) in owners:
+        if number in owners:
             raise DataError(
-                f"instance number {number} twice: {shown(owners[int(number)])} and {shown(header.filename)}: "
+                f"instance number {number} twice: {shown(owners[number])} and {shown(header.filename)}: "
                 "keep the slices of one reconstruction in a folder"
             )
-        owners[int(number)] = header.filename
+        owners[number] = header.filename
 
 
 def slice_spacing(headers: list[Dataset], distances: np.ndarray) -> float:
@@ -269,7 +280,7 @@ def slice_spacing(headers: list[Dataset], distances: np.ndarray) -> float:
     ------
     DataError
         If a gap differs from the median gap by more than ``GAP_TOLERANCE`` of it, or the stack
-        departs from even spacing by half a slice anywhere.
+        departs from even spacing by half a slice anywhere. Slices missing at either end leave no gap.
     """
     if len(distances) == 1:
         for keyword in ("SpacingBetweenSlices", "SliceThickness"):
@@ -279,7 +290,7 @@ def slice_spacing(headers: list[Dataset], distances: np.ndarray) -> float:
         raise DataError(f"{shown(headers[0].filename)} is a single slice without SliceThickness: "
                         "a volume needs it, or more slices")
     gaps = np.diff(distances)
-    usual = float(np.median(gaps))
+    usual = float(np.sort(gaps)[(len(gaps) - 1) // 2])  # the median; of an even number, the lower middle one
     for index in np.flatnonzero(np.abs(gaps - usual) > GAP_TOLERANCE * usual):
         between = (
             f"between slices {index} and {index + 1} of {len(distances)} ({distances[index]:.2f} and "
@@ -382,14 +393,15 @@ def read_pixels(path: str | os.PathLike) -> tuple[Dataset, np.ndarray]:
 
 def rescaled(dataset: Dataset, pixels: np.ndarray) -> np.ndarray:
     """Stored pixels as int16 HU: slope and intercept applied, rounded, clipped; padding of a CT at -1024."""
-    slope = float(dataset.get("RescaleSlope", 1) or 1)
-    intercept = float(dataset.get("RescaleIntercept", 0) or 0)
+    slope, intercept = numbers(dataset, "RescaleSlope", 1), numbers(dataset, "RescaleIntercept", 1)
+    values = pixels * (1.0 if slope is None else slope) + (0.0 if intercept is None else intercept)
     limits = np.iinfo(np.int16)
-    hounsfield = np.clip(np.rint(pixels * slope + intercept), limits.min, limits.max).astype(np.int16)
-    padding = dataset.get("PixelPaddingValue")
+    hounsfield = np.clip(np.rint(values), limits.min, limits.max).astype(np.int16)
+    padding = numbers(dataset, "PixelPaddingValue", 1)
     if padding is not None and dataset.get("Modality") == "CT":
+        limit = numbers(dataset, "PixelPaddingRangeLimit", 1)
         # The value may be declared signed where pixels are unsigned or the reverse: the bits count.
-        ends = np.array([padding, dataset.get("PixelPaddingRangeLimit", padding)], np.int64).astype(pixels.dtype)
+        ends = np.array([padding, padding if limit is None else limit], np.int64).astype(pixels.dtype)
         hounsfield[(pixels >= ends.min()) & (pixels <= ends.max())] = PADDING_HU
     return hounsfield
 

@@ -51,6 +51,8 @@ def run_notebooks(settings: Settings) -> Path:
         "LITS_PROFILE": settings.profile,
         "LITS_OUTPUT_ROOT": str(settings.output_root),
         "LITS_DATA_ROOT": "" if settings.is_synthetic else str(settings.data_root),
+        "LITS_LAYOUT": "" if settings.is_synthetic else settings.layout,
+        "LITS_MASK_MEANING": settings.mask_meaning,
     }
     folder = settings.output_root / "demo"
     for source in sources:

@@ -7,6 +7,7 @@ The environment is read once, by :func:`load_settings`; everything else takes th
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -14,6 +15,11 @@ from .files import DataError, shown
 
 KAGGLE_INPUT = Path("/kaggle/input")
 KAGGLE_WORKING = Path("/kaggle/working")
+
+# Names that only LiTS has: slices of the report and of lits-png, LiTS and Decathlon volumes.
+_LITS_NAME = re.compile(
+    r"volume-\d+(_slice)?_\d+(_mask)?\.(jpe?g|png)|(volume-|segmentation-|liver_)\d+\.nii(\.gz)?", re.IGNORECASE
+)
 
 # What a profile fixes. "full" is the report's (sections 4.3 and 4.4): 256x256x3 slices,
 # 64..1024 filters, batch 32, 55 epochs, Adam at 1e-4. "tiny" is ours, for two CPU cores.
@@ -53,6 +59,12 @@ class Settings:
         Adam's highest.
     schedule : str
         How it moves from epoch to epoch; one of :data:`lits_helpers.training.SCHEDULES`.
+    layout : str
+        Which of several layouts below the data root is meant (``LITS_LAYOUT``): a name or a folder
+        that :func:`lits_helpers.layouts.what_is_here` lists. Empty: there is only one.
+    mask_meaning : str
+        What masks of two levels outline (``LITS_MASK_MEANING``): ``"liver"``, ``"tumour"`` or
+        ``"liver and tumour"``. Empty: the masks tell themselves.
     seed : int
         For every shuffle; 32 is the report's ``random_state``.
     """
@@ -70,6 +82,8 @@ class Settings:
     epochs: int
     learning_rate: float
     schedule: str
+    layout: str = ""
+    mask_meaning: str = ""
     seed: int = 32
 
     @property
@@ -86,29 +100,28 @@ class Settings:
         width = max(len(field.name) for field in fields(self))
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         return "\n".join(
-            f"{name:<{width}}  {shown(value) if isinstance(value, Path) else value}"
+            f"{name:<{width}}  {shown(value) if isinstance(value, Path) else value}".rstrip()
             for name, value in values.items()
         )
 
 
 def find_kaggle_data(kaggle_input: Path) -> Path | None:
-    """The folder below ``/kaggle/input`` that holds LiTS slices, at whatever depth, or None.
+    """The folder below ``/kaggle/input`` that holds LiTS, at whatever depth, or None.
 
-    A folder counts when it has a file named like ``volume-0_slice_0.jpg`` (or ``.png``); the
-    answer is the mounted data set, the outermost folder that holds all such files.
+    A folder counts when it has a file named as LiTS volumes and slices are (see
+    :mod:`lits_helpers.data_files`); the answer is the innermost folder that holds all such files.
     """
     if not kaggle_input.is_dir():
         return None
     found: list[Path] = []
     for folder, _, names in os.walk(kaggle_input):
-        pictures = (n for n in names if n.lower().endswith((".jpg", ".jpeg", ".png")))
-        if any(n.startswith("volume-") and "_slice_" in n for n in pictures):
+        if any(map(_LITS_NAME.fullmatch, names)):
             found.append(Path(folder))
     return Path(os.path.commonpath(found)) if found else None
 
 
 def load_settings(**overrides: object) -> Settings:
-    """Read ``LITS_PROFILE``, ``LITS_DATA_ROOT`` and ``LITS_OUTPUT_ROOT``.
+    """Read ``LITS_PROFILE``, ``LITS_DATA_ROOT``, ``LITS_OUTPUT_ROOT``, ``LITS_LAYOUT`` and ``LITS_MASK_MEANING``.
 
     Parameters
     ----------
@@ -162,8 +175,14 @@ def load_settings(**overrides: object) -> Settings:
             "the full profile needs real data: set LITS_DATA_ROOT to the folder that holds the "
             "LiTS slices (data/README.md says where to get them), or LITS_PROFILE=tiny"
         )
+    about_data = {
+        name: overrides.pop(name, None) or os.environ.get(f"LITS_{name.upper()}") or ""
+        for name in ("layout", "mask_meaning")
+    }
+    if data_source == "phantom":  # it holds volumes as well, and its masks are known
+        about_data = {"layout": "report-slices", "mask_meaning": ""}
     chosen = {
-        "data_source": data_source, "data_root": data_root, "output_root": output_root,
+        **about_data, "data_source": data_source, "data_root": data_root, "output_root": output_root,
         **PROFILES[profile], **overrides,
     }
     return Settings(profile=profile, **chosen)

@@ -92,6 +92,23 @@ def test_a_kaggle_input_with_slices_that_are_no_pictures_is_not_taken(tmp_path):
     assert load_settings().is_synthetic
 
 
+@pytest.mark.parametrize("name", ["volume-7.nii", "segmentation-7.nii.gz", "liver_7.nii.gz", "volume-7_12.png"])
+def test_volumes_and_other_slices_on_kaggle_are_found_too(tmp_path, name):
+    folder = tmp_path / "kaggle" / "input" / "somebody" / "lits"
+    folder.mkdir(parents=True)
+    (folder / name).touch()
+    assert load_settings().data_root == folder
+
+
+def test_layout_and_meaning_of_masks_are_read_with_real_data_only(tmp_path, monkeypatch):
+    monkeypatch.setenv("LITS_LAYOUT", "decathlon")
+    monkeypatch.setenv("LITS_MASK_MEANING", "tumour")
+    (tmp_path / "data").mkdir()
+    found = load_settings(data_root=tmp_path / "data", output_root=tmp_path / "out")
+    assert (found.layout, found.mask_meaning) == ("decathlon", "tumour")
+    assert load_settings(output_root=tmp_path / "out").layout == "report-slices"
+
+
 def test_a_named_data_root_goes_before_kaggles(tmp_path):
     for folder in ("kaggle/input/lits", "mine"):
         (tmp_path / folder).mkdir(parents=True)

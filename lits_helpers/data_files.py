@@ -107,7 +107,11 @@ def walk(root: str) -> tuple[dict[str, list[str]], list[tuple[str, str]]]:
         # Real folders first, so that of a folder and a link to it the link is the second.
         visible = (os.path.join(folder, name) for name in inner if not name.startswith("."))
         for path in sorted(visible, key=lambda path: (os.path.islink(path), path)):
-            first = seen.setdefault(_identity(path), path)
+            try:
+                first = seen.setdefault(_identity(path), path)
+            except OSError as error:
+                closed(error)
+                continue
             if first == path:
                 new.append(os.path.basename(path))
             elif folder == first or folder.startswith(os.path.join(first, "")):

@@ -295,12 +295,12 @@ def _unpaired(folder: str, images: dict, masks: dict, tumours: dict | None) -> l
     for what, found in (("mask", masks), ("tumour mask", tumours)):
         if found is None:
             continue
-        missing = [images[key].path for key in sorted(masked) if key not in found]
+        missing = [images[key].path for key in masked if key not in found]
         if missing and not found:
             problems.append(f"{folder}: {len(missing)} images without any {what}: they serve for prediction only")
         else:
             problems += [f"{path}: no {what}" for path in missing]
-        problems += [f"{found[key].path}: no image" for key in sorted(found, key=str) if key not in images]
+        problems += [f"{found[key].path}: no image" for key in found if key not in images]
     return problems
 
 

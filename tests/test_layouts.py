@@ -113,6 +113,16 @@ def test_a_dicom_mask_stands_with_its_series_beside_the_scan(tmp_path):
     assert layout.folder == tmp_path / "p3" and layout.problems == []
 
 
+def test_a_patient_of_3d_ircadb_without_its_number_is_counted(tmp_path):
+    for patient, folder in enumerate(("mueller", "meier")):
+        scan(tmp_path / folder / "PATIENT_DICOM", patient=patient)
+    scan(tmp_path / "mueller" / "MASKS_DICOM" / "liver", modality="OT")
+    [layout] = find_layouts(tmp_path)
+    assert layout.cases.volume.tolist() == [0, 1]
+    assert relative(layout.cases.mask_path[1:], tmp_path) == ["mueller/MASKS_DICOM"]
+    assert layout.problems == [f"{tmp_path}/meier/PATIENT_DICOM: no mask"]
+
+
 # Problems -------------------------------------------------------------------------------------
 
 

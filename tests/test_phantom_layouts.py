@@ -1,12 +1,12 @@
 import json
 
 import cv2
-import nibabel
 import numpy as np
 import pandas as pd
 import pydicom
 import pytest
 
+from lits_helpers.conversion import read_case
 from lits_helpers.files import DataError
 from lits_helpers.layouts import find_layouts
 from lits_helpers.phantom import phantom_volume
@@ -58,14 +58,14 @@ def test_a_tree_says_that_it_is_synthetic(trees, name):
     assert "Synthetic" in about["about"] and about["layout"] == name and about["volumes"] == [2, 10]
 
 
-def test_each_case_of_a_nifti_tree_is_its_patient(trees, patients):
-    for name in ("lits-nifti", "kaggle", "decathlon"):
-        [layout] = find_layouts(trees[name])
-        for case in layout.cases.itertuples():
-            for path, array in (
-                (case.image_path, patients[case.volume].hounsfield), (case.mask_path, patients[case.volume].labels),
-            ):  # fmt: skip
-                assert np.array_equal(np.asarray(nibabel.load(path).dataobj).transpose(2, 1, 0), array)
+@pytest.mark.parametrize("name", ["lits-nifti", "kaggle", "decathlon", "dicom", "dicom-beside", "3d-ircadb"])
+def test_each_volume_is_read_back_as_its_patient(trees, patients, name):
+    [layout] = find_layouts(trees[name])
+    for case in layout.cases.to_dict("records"):
+        volume, labels, _ = read_case(case)
+        assert np.array_equal(volume.hounsfield, patients[case["volume"]].hounsfield)
+        assert np.array_equal(labels, patients[case["volume"]].labels)
+        assert volume.spacing == pytest.approx(patients[case["volume"]].spacing)
 
 
 def test_kaggle_comes_in_two_parts_with_one_folder_of_segmentations(trees):

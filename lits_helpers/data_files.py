@@ -1,8 +1,9 @@
 """What the files below a folder are, by their names, their folders' names and DICOM's headers.
 
-In paired slices, two numbers in a name are the volume and the slice. One number is the slice, and
-all slices count as one volume, 0, because nothing says which of them are one patient's. A name
-with no number, or with more than two, is a problem: what it means would be guessed.
+In paired slices, two numbers in a name are the volume and the slice. One number is the slice; its
+volume is then the only number in the names of the folders round it (``patient-3/images/17.png``),
+or else 0, so that slices of unknown patients count as one volume. A name with no number, or with
+more than two, is a problem: what it means would be guessed.
 
 Of DICOM series, those are masks that are segmentations (SEG), or whose description or folder has a
 word for mask; all other CT series are scans. A mask belongs to the nearest scan: in the same
@@ -139,7 +140,7 @@ def _by_names(root: str, folders: dict[str, list[str]]) -> Iterator[Found]:
     paired = _paired_folders(root, folders)
     for folder, names in folders.items():
         if folder in paired:
-            yield from _paired_slices(folder, names, paired[folder])
+            yield from _paired_slices(folder, names, paired[folder], os.path.relpath(folder, root))
             continue
         found = {name: one for name in names if (one := _named(folder, name))}
         yield from found.values()
@@ -189,14 +190,17 @@ def _paired_folders(root: str, folders: dict[str, list[str]]) -> dict[str, str]:
     }  # fmt: skip
 
 
-def _paired_slices(folder: str, names: list[str], role: str) -> Iterator[Found]:
+def _paired_slices(folder: str, names: list[str], role: str, below: str) -> Iterator[Found]:
+    """Pictures of one folder, which lies at ``below`` in the root."""
+    around = [int(digits) for digits in re.findall(r"\d+", below)]
+    volume = around[0] if len(around) == 1 else 0
     for name in names:
         if not PICTURE_FILE.fullmatch(name):
             continue
         numbers = [int(digits) for digits in re.findall(r"\d+", os.path.splitext(name)[0])]
         path = os.path.join(folder, name)
         if len(numbers) in (1, 2):
-            yield Found("paired-slices", role, (0, *numbers)[-2:], path)
+            yield Found("paired-slices", role, (volume, *numbers)[-2:], path)
         else:
             yield Found("paired-slices", "problem", f"name is not like {_NAMED_LIKE['paired-slices']}", path)
 

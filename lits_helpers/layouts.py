@@ -155,7 +155,8 @@ def choose(layouts: Sequence[Layout], name: str | None = None) -> Layout:
         return meant[0]
     asked = f"{len(meant)} layouts fit {name!r}" if name else f"{len(meant)} layouts are here"
     lines = [f"  - {layout.name} in {layout.folder}, {len(layout.cases)} {layout.kind}" for layout in layouts]
-    raise DataError("\n".join([f"{asked}:", *lines, "Choose with LITS_LAYOUT (Settings.layout): a name, or a folder."]))
+    advice = "Choose with LITS_LAYOUT (Settings.layout): a name, or a folder."
+    raise DataError("\n".join([f"{asked}:", *lines, advice]))
 
 
 def what_is_here(root: str | os.PathLike) -> pd.DataFrame:
@@ -217,23 +218,24 @@ def _joined(groups: list[list[Found]]) -> list[list[Found]]:
     loose = [one for group in groups if not _pairs(group) for one in group]
     if _pairs(loose):
         whole, loose = [loose, *whole], []
-    apart: list[list[Found]] = []
+    apart: list[tuple[list[Found], set[Hashable]]] = []  # each with its numbers
     for group in whole:
         numbers = _keys(group, "image")
-        for other in apart:
-            shared = numbers & _keys(other, "image")
-            if 2 * len(shared) <= min(len(numbers), len(_keys(other, "image"))):
+        for other, known in apart:
+            if 2 * len(numbers & known) <= min(len(numbers), len(known)):
                 other += group
+                known |= numbers
                 break
         else:
-            apart.append(list(group))
+            apart.append((list(group), numbers))
+    copies = [group for group, _ in apart]
     if not loose:
-        return apart
-    return [apart[0] + loose, *apart[1:]] if apart else [loose]
+        return copies
+    return [copies[0] + loose, *copies[1:]] if copies else [loose]
 
 
-def _keys(group: Iterable[Found], *roles: str) -> set[Hashable]:
-    return {one.key for one in group if one.role in roles}
+def _keys(group: Iterable[Found], role: str) -> set[Hashable]:
+    return {one.key for one in group if one.role == role}
 
 
 def _pairs(group: list[Found]) -> set[Hashable]:
@@ -255,22 +257,22 @@ def _assembled(name: str, copy: list[Found]) -> Layout:
         elif (kept := first[role].setdefault(one.key, one)) is not one:
             what = "slice" if name in SLICES else "volume"
             problems.append(f"{one.path}: the same {what} as {kept.path}")
-    images, masks, tumours = first["image"], first["mask"], first["tumour mask"]
+    images, mask_files, tumours = first["image"], first["mask"], first["tumour mask"]
     folder = os.path.commonpath([_held_in(one) for one in copy])
-    problems += _unpaired(folder, images, masks, tumours if name == "lits-png" else None)
+    problems += _unpaired(folder, images, mask_files, tumours if name == "lits-png" else None)
+    nothing = Found(name, "mask", (), "")
     if name in SLICES:
         rows = [
-            (*key, images[key].path, *(found[key].path if key in found else "" for found in (masks, tumours)))
-            for key in images
+            (*key, image.path, mask_files.get(key, nothing).path, tumours.get(key, nothing).path)
+            for key, image in images.items()
         ]
         cases = pd.DataFrame(rows, columns=SLICE_COLUMNS).sort_values(["volume", "slice"], ignore_index=True)
         return Layout(name, "slices", Path(folder), cases, problems)
     keys = sorted(images, key=lambda key: images[key].path)
     numbers = _volume_numbers(keys, [images[key].path for key in keys], folder)
-    nothing = Found(name, "mask", (), "")
     rows = []
     for number, key in tqdm(list(zip(numbers, keys, strict=True)), "reading headers", unit="volume", delay=2):
-        image, mask = images[key], masks.get(key, nothing)
+        image, mask = images[key], mask_files.get(key, nothing)
         slices = image.slices
         if name in ("lits-nifti", "decathlon"):
             try:
@@ -288,16 +290,17 @@ def _held_in(one: Found) -> str:
     return one.path if one.layout in ("dicom", "3d-ircadb") else os.path.dirname(one.path)
 
 
-def _unpaired(folder: str, images: dict, masks: dict, tumours: dict | None) -> list[str]:
+def _unpaired(folder: str, images: dict, mask_files: dict, tumours: dict | None) -> list[str]:
     """Images without masks, in one line where there is no mask at all, and masks without images."""
     masked = [key for key in images if images[key].role == "image"]  # or should be
     problems = []
-    for what, found in (("mask", masks), ("tumour mask", tumours)):
+    for what, found in (("mask", mask_files), ("tumour mask", tumours)):
         if found is None:
             continue
         missing = [images[key].path for key in masked if key not in found]
         if missing and not found:
-            problems.append(f"{folder}: {len(missing)} images without any {what}: they serve for prediction only")
+            text = f"{len(missing)} images without any {what}: they serve for prediction only"
+            problems.append(f"{folder}: {text}")
         else:
             problems += [f"{path}: no {what}" for path in missing]
         problems += [f"{found[key].path}: no image" for key in found if key not in images]

@@ -142,8 +142,9 @@ def _write_ircadb(root: Path, patients: Patients) -> None:
 
 
 def _write_series(
-    folder: Path, patient: PhantomPatient, array: np.ndarray, number: int, modality: str, description: str, names: str
-) -> None:
+    folder: Path, patient: PhantomPatient, array: np.ndarray, number: int,
+    modality: str, description: str, names: str,
+) -> None:  # fmt: skip
     between_slices, between_rows, between_columns = patient.spacing
     affine = np.diag([-between_columns, -between_rows, between_slices, 1.0])  # as write_nifti has it
     dicom.write_series(
@@ -170,7 +171,8 @@ def _write_lits_png(root: Path, patients: Patients) -> None:
             grey = np.uint8(255 * windowed(image, width=width, level=level))
             small = cv2.resize(labels, size, interpolation=cv2.INTER_NEAREST)
             folder = root / "dataset_6"
-            write_image(folder / f"volume-{volume}_{number}.png", cv2.resize(grey, size, interpolation=cv2.INTER_AREA))
+            image = cv2.resize(grey, size, interpolation=cv2.INTER_AREA)
+            write_image(folder / f"volume-{volume}_{number}.png", image)
             for what, inside in (("livermask", small > 0), ("lesionmask", small == masks.TUMOUR)):
                 write_image(folder / f"segmentation-{volume}_{what}_{number}.png", inside.astype(np.uint8))
             rows.append(_table_row(volume, number, small))

@@ -162,6 +162,12 @@ def test_two_numbers_are_volume_and_slice_and_one_is_the_slice(tmp_path, name, k
     assert {(role, found) for _, role, found, _ in found_below(tmp_path)} == {("image", key), ("mask", key)}
 
 
+@pytest.mark.parametrize(("around", "key"), [("patient-3", (3, 17)), ("2017/patient-3", (0, 17)), ("all", (0, 17))])
+def test_the_only_number_round_a_slice_is_its_volume(tmp_path, around, key):
+    touch(tmp_path, f"{around}/images/17.png", f"{around}/masks/17.png")
+    assert {found for _, _, found, _ in found_below(tmp_path)} == {key}
+
+
 @pytest.mark.parametrize("name", ["liver.png", "2017_3_12.png"])
 def test_a_name_without_a_number_or_with_three_is_a_problem(tmp_path, name):
     touch(tmp_path, f"images/{name}", f"masks/{name}")
@@ -191,10 +197,10 @@ def test_a_dicomdir_alone_is_no_data(tmp_path):
 @pytest.mark.parametrize(
     ("place", "series"),
     [
-        ("ct", dict(modality="OT", description="labels")),
-        ("ct", dict(modality="CT", description="liver mask")),
-        ("masks", dict(modality="OT")),
-        ("seg", dict(modality="CT", patient=1)),
+        ("ct", {"modality": "OT", "description": "labels"}),
+        ("ct", {"modality": "CT", "description": "liver mask"}),
+        ("masks", {"modality": "OT"}),
+        ("seg", {"modality": "CT", "patient": 1}),
     ],
 )
 def test_a_mask_series_is_told_by_description_or_folder_and_goes_with_its_ct(tmp_path, place, series):

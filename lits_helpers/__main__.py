@@ -7,7 +7,7 @@ import os
 import sys
 
 from .files import DataError, shown
-from .settings import PROFILES, Settings, load_settings
+from .settings import MEANINGS, PROFILES, Settings, load_settings
 
 
 def _at_least_one(text: str) -> int:
@@ -27,7 +27,13 @@ def _parser() -> argparse.ArgumentParser:
     def command(name: str, words: str, *, skips: bool = False) -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=words, description=words)
         sub.add_argument(
-            "--data", metavar="FOLDER", help="folder with slices and masks; it is only read"
+            "--data", metavar="FOLDER", help="folder with LiTS in any layout; it is only read"
+        )
+        sub.add_argument(
+            "--layout", metavar="NAME", help="which layout is meant where the folder holds several"
+        )
+        sub.add_argument(
+            "--mask-meaning", choices=MEANINGS, help="what masks of two levels outline"
         )
         sub.add_argument(
             "--output", metavar="FOLDER", help="folder that gets everything written (outputs/)"
@@ -44,12 +50,22 @@ def _parser() -> argparse.ArgumentParser:
 
     command("demo", "Run notebooks 01 to 04, write pages and figures, print the results table.")
     command("phantom", "Write the synthetic CT volumes and slices, and say where.")
+    command("data", "Say what is below a folder: layouts, volumes, slices, codings, problems.")
+    convert = command("convert", "Write CT volumes as slice files, or go on with it.", skips=True)
+    convert.add_argument("--jpeg", action="store_true", help="images as JPEG (quality 95) in place of PNG")
     command("index", "Find slices and masks, classify them, print the counts.", skips=True)
     train = command("train", "Train the U-Net, or go on where an earlier run stopped.", skips=True)
     train.add_argument("--epochs", type=_at_least_one, metavar="N", help="instead of the profile's")
     train.add_argument("--minutes", type=float, help="stop after about this time; run again to go on")
     evaluate = command("evaluate", "Score a trained network slice by slice and patient by patient.", skips=True)
-    predict = command("predict", "Write a tumour mask for every slice of a folder; needs no masks.")
+    predict = command("predict", "Write tumour masks for a CT, or for all slices or volumes of a folder.")
+    predict.add_argument(
+        "scans", nargs="*", metavar="SCAN", help="NIfTI files or DICOM folders; else what --data holds"
+    )
+    predict.add_argument("--series", metavar="UID", default="", help="where a DICOM folder holds several CTs")
+    predict.add_argument(
+        "--dicom-seg", action="store_true", help="write DICOM segmentation objects beside DICOM scans"
+    )
     for sub in (train, evaluate):
         sub.add_argument(
             "--split", choices=("patient", "slice"), default="patient",
@@ -67,7 +83,10 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns 0, or 2 after an error in data or settings, which it prints."""
     options = _parser().parse_args(arguments)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    chosen = {"data_root": options.data, "output_root": options.output, "profile": options.profile}
+    chosen = {
+        "data_root": options.data, "output_root": options.output, "profile": options.profile,
+        "layout": options.layout, "mask_meaning": options.mask_meaning,
+    }
     if getattr(options, "epochs", None) is not None:
         chosen["epochs"] = options.epochs
     try:
@@ -92,6 +111,33 @@ def _phantom(settings: Settings, options: argparse.Namespace) -> None:
     if not settings.is_synthetic:
         raise DataError("there is real data: leave out --data and unset LITS_DATA_ROOT for the phantom")
     print(f"synthetic volumes and slices: {shown(ensure_phantom(settings))}")
+
+
+def _data(settings: Settings, options: argparse.Namespace) -> None:
+    from .layouts import find_layouts, summarised
+    from .phantom import ensure_phantom
+
+    root = ensure_phantom(settings)
+    layouts = find_layouts(root)
+    print(summarised(layouts, root).to_string(index=False))
+    problems = [f"  {layout.name}: {problem}" for layout in layouts for problem in layout.problems]
+    print("\n".join([f"\n{len(problems)} problem(s)", *problems[:20]]))
+    if len(problems) > 20:
+        print(f"  ... and {len(problems) - 20} more")
+
+
+def _convert(settings: Settings, options: argparse.Namespace) -> None:
+    from .conversion import convert_volumes
+    from .layouts import choose, find_layouts
+    from .phantom import ensure_phantom
+
+    volumes = [found for found in find_layouts(ensure_phantom(settings)) if found.kind == "volumes"]
+    found = choose(volumes, None if settings.is_synthetic else settings.layout)
+    folder = settings.output_root / "converted"
+    kind = {"ending": ".jpg", "jpeg_quality": 95} if options.jpeg else {}
+    table = convert_volumes(found.cases, folder, skip_problems=options.skip_problems, **kind)
+    print(table[["volume", "slices", "height", "width", "spacing_mm", "orientation", "notes"]].to_string(index=False))
+    print(f"\n{table.slices.sum():,} slices: {shown(folder)}")
 
 
 def _index(settings: Settings, options: argparse.Namespace) -> None:
@@ -140,18 +186,26 @@ def _evaluate(settings: Settings, options: argparse.Namespace) -> None:
 
 
 def _predict(settings: Settings, options: argparse.Namespace) -> None:
-    from .index import find_images
-    from .inference import predict_files
+    from .inference import predict_files, predict_scan
+    from .layouts import choose, find_layouts
     from .phantom import ensure_phantom
     from .training import load_checkpoint
 
     model = load_checkpoint(options.model, settings.image_size)
-    table = find_images(ensure_phantom(settings))
-    print(f"masks and list: {shown(predict_files(model, table, settings.output_root / 'predictions'))}")
+    folder = settings.output_root / "predictions"
+    scans = [(path, options.series) for path in options.scans]
+    if not scans:
+        found = choose(find_layouts(ensure_phantom(settings)), settings.layout)
+        if found.kind == "slices":
+            print(f"masks and list: {shown(predict_files(model, found.cases, folder))}")
+            return
+        scans = list(zip(found.cases.image_path, found.cases.image_series))
+    for path, series in scans:
+        print(shown(predict_scan(model, path, folder, series=series, dicom_seg=options.dicom_seg)))
 
 
 COMMANDS = {
-    "demo": _demo, "phantom": _phantom, "index": _index,
+    "demo": _demo, "phantom": _phantom, "data": _data, "convert": _convert, "index": _index,
     "train": _train, "evaluate": _evaluate, "predict": _predict,
 }
 

@@ -14,27 +14,32 @@ tumour_pixels          int      label 2
 height, width          int      pixels
 coding                 str      of the mask file: see :mod:`lits_helpers.masks`
 small_tumours_known    bool     False where tumours under 0.1 % of the slice read as liver
+patient                int      after audit.with_patients: of a patient's volumes the lowest number
 split                  str      after splitting: train, validation or test
 =====================  =======  ================================================================
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
-import re
 import warnings
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from tqdm.auto import tqdm
 
 from . import masks
+from .conversion import convert_volumes, slice_paths
 from .files import DataError, atomic_path, collected_error, fingerprint
+from .layouts import SLICE_COLUMNS, Layout, choose, find_layouts
+from .parallel import run_jobs
 from .phantom import ensure_phantom
-from .pictures import read_image, read_image_size
-from .settings import Settings
+from .pictures import read_image, read_image_size, write_image
+from .settings import MEANINGS, Settings
 
 # Slices by diagnosis that the report counted (its figure 6), and its split of the tumour slices.
 REPORT_COUNTS = {masks.EMPTY: 19_777, masks.LIVER_ONLY: 6_948, masks.LIVER_AND_TUMOUR: 2_631}
@@ -42,91 +47,7 @@ REPORT_COUNTS = {masks.EMPTY: 19_777, masks.LIVER_ONLY: 6_948, masks.LIVER_AND_T
 REPORT_SPLIT = {"train": 2_000, "validation": 431, "test": 200}
 SPLITS = tuple(REPORT_SPLIT)
 PATIENT_FRACTIONS = (0.6, 0.2, 0.2)
-
-_SLICE_NAME = re.compile(r"volume-(\d+)_slice_(\d+)(_mask)?\.(?:jpe?g|png)", re.IGNORECASE)
-_PICTURE_ENDINGS = (".jpg", ".jpeg", ".png")
-
-
-def _find_slices(root: Path) -> tuple[dict, dict, list[str]]:
-    """Images and masks of the report's names below a folder, by (volume, slice); problems."""
-    root = Path(root).absolute()
-    if not root.is_dir():
-        raise DataError(f"{root} is not a folder: set LITS_DATA_ROOT to the one with the slices")
-    images: dict[tuple[int, int], str] = {}
-    mask_files: dict[tuple[int, int], str] = {}
-    problems = []
-    for folder, _, names in sorted(os.walk(root)):
-        # Hidden files are not data: half-written ones, and what macOS puts into archives.
-        names = [name for name in names if not name.startswith(".")]
-        parsed = {name: match for name in names if (match := _SLICE_NAME.fullmatch(name))}
-        for name, match in sorted(parsed.items()):
-            found = mask_files if match[3] else images
-            path = os.path.join(folder, name)
-            if (first := found.setdefault((int(match[1]), int(match[2])), path)) != path:
-                problems.append(f"{path}: the same slice as {first}")
-        if parsed:
-            problems += [
-                f"{os.path.join(folder, name)}: name is not like volume-0_slice_0.jpg"
-                for name in sorted(set(names) - set(parsed))
-                if name.lower().endswith(_PICTURE_ENDINGS)
-            ]
-    return images, mask_files, problems
-
-
-def _by_number(**paths: dict[tuple[int, int], str]) -> pd.DataFrame:
-    """One row for each slice that has all the paths, sorted by volume and slice."""
-    keys = sorted(set.intersection(*(set(found) for found in paths.values())))
-    columns = {name: [found[key] for key in keys] for name, found in paths.items()}
-    return pd.DataFrame(columns | {"volume": [v for v, _ in keys], "slice": [s for _, s in keys]})
-
-
-def find_images(root: Path) -> pd.DataFrame:
-    """Slices below a folder, with or without masks: image_path, volume, slice.
-
-    Raises
-    ------
-    DataError
-        If the folder is missing or holds no slice.
-    """
-    images, _, _ = _find_slices(root)
-    if not images:
-        raise DataError(f"no file named like volume-0_slice_0.jpg (or .png) below {root}")
-    return _by_number(image_path=images)
-
-
-def find_pairs(root: Path) -> tuple[pd.DataFrame, list[str]]:
-    """Match images and masks of the report's names anywhere below a folder.
-
-    Images are ``volume-V_slice_S.jpg`` (or ``.png``), masks the same with ``_mask`` before the
-    ending; the folders they lie in do not matter.
-
-    Parameters
-    ----------
-    root : Path
-
-    Returns
-    -------
-    pairs : DataFrame
-        image_path, mask_path, volume, slice; sorted by the numbers.
-    problems : list of str
-        Unpaired and doubled files, and pictures among the slices whose name does not parse.
-
-    Raises
-    ------
-    DataError
-        If the folder is missing or holds no pair.
-    """
-    images, mask_files, problems = _find_slices(root)
-    problems += [f"{images[key]}: no mask" for key in sorted(images.keys() - mask_files.keys())]
-    problems += [f"{mask_files[key]}: no image" for key in sorted(mask_files.keys() - images.keys())]
-    pairs = _by_number(image_path=images, mask_path=mask_files)
-    if pairs.empty:
-        raise DataError(
-            f"no pair of slice and mask below {root} ({len(images)} images, {len(mask_files)} "
-            "masks): expected images/train_images/volume-0_slice_0.jpg and "
-            "masks/train_masks/volume-0_slice_0_mask.jpg (or .png); see data/README.md"
-        )
-    return pairs, problems
+_ROWS_PER_JOB = 64
 
 
 def classify(image_path: str, mask_path: str) -> dict[str, object]:
@@ -155,19 +76,37 @@ def classify(image_path: str, mask_path: str) -> dict[str, object]:
     )
 
 
-def build_index(root: Path, output_root: Path, *, skip_problems: bool = False) -> pd.DataFrame:
+def build_index(
+    root: Path,
+    output_root: Path,
+    *,
+    layout: str = "",
+    mask_meaning: str = "",
+    skip_problems: bool = False,
+    executor: Executor | None = None,
+) -> pd.DataFrame:
     """The slice table of a folder: read from the cache, or made and cached.
+
+    Volumes are converted to slices first, and masks in a coding that a single file does not tell
+    are written anew as labels. Both are done once, and kept below the output root.
 
     Parameters
     ----------
     root : Path
         Searched recursively; only read.
     output_root : Path
-        Gets ``index/slices-<fingerprint>.csv``, with paths relative to ``root``. A file added,
-        removed or changed below ``root`` gives another fingerprint, hence a new table.
+        Gets ``index/slices-<fingerprint>.csv``. A file added, removed or changed below ``root``
+        gives another fingerprint, hence a new table. Where needed also ``slices/`` and ``labels/``.
+    layout : str
+        A name or folder that :func:`lits_helpers.layouts.what_is_here` lists, if it lists several.
+    mask_meaning : str
+        What masks of two levels outline: see :func:`lits_helpers.masks.detect`.
     skip_problems : bool
         Leave out files that are unpaired, unreadable, of different sizes or of unknown coding,
         with a warning that lists them, instead of stopping.
+    executor : concurrent.futures.Executor, optional
+        See :func:`lits_helpers.parallel.run_jobs`; by default threads for slices and processes for
+        volumes.
 
     Returns
     -------
@@ -179,29 +118,21 @@ def build_index(root: Path, output_root: Path, *, skip_problems: bool = False) -
     DataError
         If the folder holds no pair, or one report of all problems unless ``skip_problems``.
     """
-    root = Path(root).absolute()
-    pairs, problems = find_pairs(root)
-    key = fingerprint([*pairs.image_path, *pairs.mask_path], __name__, 1)
-    cached = Path(output_root) / "index" / f"slices-{key}.csv"
-    if cached.exists():
-        table = pd.read_csv(cached, keep_default_na=False)
-        for column in ("image_path", "mask_path"):
-            table[column] = [str(root / path) for path in table[column]]
-        # A disk that answers again or a mended permission changes no fingerprint.
-        for row in table.index[table.problem != ""]:
-            for column, value in classify(table.image_path[row], table.mask_path[row]).items():
-                table.loc[row, column] = value
-    else:
-        with ThreadPoolExecutor() as pool:
-            rows = pool.map(classify, pairs.image_path, pairs.mask_path)
-            rows = list(tqdm(rows, total=len(pairs), desc="classifying masks", unit="slice"))
-        table = pd.concat([pairs, pd.DataFrame(rows)], axis=1)
-        relative = {
-            column: [Path(path).relative_to(root).as_posix() for path in table[column]]
-            for column in ("image_path", "mask_path")
-        }
-        with atomic_path(cached) as temporary:
-            table.assign(**relative).to_csv(temporary, index=False)
+    output_root = Path(output_root).absolute()
+    found = choose(find_layouts(root), layout)
+    pairs = found.cases[found.cases.mask_path != ""]
+    problems = list(found.problems)
+    if pairs.empty:
+        raise DataError(f"no masks in {found.folder}: its {len(found.cases)} {found.kind} serve for prediction only")
+    if found.kind == "volumes":
+        pairs = _slices_of_volumes(found, output_root, skip_problems, executor)
+    coding = _coding(found, pairs, mask_meaning)
+    if coding is not None:
+        pairs, unreadable = _relabelled(pairs, coding, output_root, executor)
+        problems += unreadable
+    key = fingerprint([*pairs.image_path, *pairs.mask_path], __name__, 2)
+    cached = output_root / "index" / f"slices-{key}.csv"
+    table = _classified(pairs, (found.folder, output_root), cached, executor)
     bad = table.problem != ""
     problems += list(table.problem[bad])
     if problems:
@@ -213,13 +144,142 @@ def build_index(root: Path, output_root: Path, *, skip_problems: bool = False) -
         warnings.warn(f"left out: {report}", stacklevel=2)
     if bad.all():
         raise DataError(f"not one usable pair below {root}: {problems[0]}")
-    return table[~bad].drop(columns="problem").reset_index(drop=True)
+    table = table[~bad].drop(columns="problem").reset_index(drop=True)
+    if coding is not None:
+        return table.assign(coding=coding.name, small_tumours_known=coding.tumours_known)
+    if not mask_meaning and (table.coding == "labels").all() and not table.tumour_pixels.any():
+        raise DataError(
+            f"all masks below {root} hold 0 and 1 alone: liver without any tumour, tumours, or both as "
+            f"one? Say which with LITS_MASK_MEANING (mask_meaning): {', '.join(MEANINGS)}"
+        )
+    return table
 
 
-def load_slices(settings: Settings, *, skip_problems: bool = False) -> pd.DataFrame:
+def _slices_of_volumes(
+    found: Layout, output_root: Path, skip_problems: bool, executor: Executor | None
+) -> pd.DataFrame:
+    """Pairs of slice files of volumes, converted where they are not yet."""
+    masked = found.cases[found.cases.mask_path != ""]
+    name = f"{found.folder.name}-{hashlib.sha256(str(found.folder).encode()).hexdigest()[:8]}"
+    folder = output_root / "slices" / name
+    converted = convert_volumes(masked, folder, skip_problems=skip_problems, executor=executor)
+    rows = [
+        (row.volume, number, *map(str, slice_paths(folder, row.volume, number, ".png")), "")
+        for row in converted.itertuples() for number in range(row.slices)
+    ]
+    return pd.DataFrame(rows, columns=SLICE_COLUMNS)
+
+
+def _coding(found: Layout, pairs: pd.DataFrame, mask_meaning: str) -> masks.Coding | None:
+    """The coding of masks that do not tell it one by one, or None where each does."""
+    if found.kind == "volumes":
+        return None
+    if found.name == "lits-png":
+        return masks.TWO_FILES
+    sample = pairs.mask_path[:: max(1, len(pairs) // 16)]
+    if not mask_meaning and 2 * sum(map(_tells_itself, sample)) > len(sample):
+        return None  # a few others are problems, each to be named
+    return masks.detect(pairs.mask_path.tolist(), meaning=mask_meaning or None)
+
+
+def _tells_itself(mask_path: str) -> bool:
+    """Whether one mask can be read without the others; so can one that cannot be read at all."""
+    try:
+        grey = read_image(mask_path, grey=True)
+    except DataError:
+        return True
+    try:
+        masks.recognise(grey)
+    except DataError:
+        return False
+    return True
+
+
+def _relabelled(
+    pairs: pd.DataFrame, coding: masks.Coding, output_root: Path, executor: Executor | None
+) -> tuple[pd.DataFrame, list[str]]:
+    """Pairs whose masks are label files below the output root, and problems of those left out."""
+    sources = [path for path in (*pairs.mask_path, *pairs.tumour_mask_path) if path]
+    folder = output_root / "labels" / fingerprint(sources, coding, 1)
+    targets = [str(slice_paths(folder, v, s, ".png")[1]) for v, s in zip(pairs.volume, pairs.slice)]
+    pairs = pairs.assign(target=targets)
+    waiting = pairs[[not os.path.exists(target) for target in targets]]
+    problems = _for_each(
+        _write_labels, waiting.mask_path, waiting.tumour_mask_path, waiting.target, [coding] * len(waiting),
+        description="writing labels", executor=executor,
+    )
+    written = pairs[[os.path.exists(target) for target in targets]]
+    return written.drop(columns="mask_path").rename(columns={"target": "mask_path"}), list(filter(None, problems))
+
+
+def _write_labels(mask_path: str, tumour_mask_path: str, target: str, coding: masks.Coding) -> str:
+    """Write one mask's labels; what kept it from being read, or nothing."""
+    try:
+        if tumour_mask_path:
+            labels = masks.read_two_files(mask_path, tumour_mask_path)
+        else:
+            labels = masks.read_labels(mask_path, coding)
+        write_image(Path(target), labels)
+    except DataError as error:
+        return str(error)
+    return ""
+
+
+def _classified(pairs: pd.DataFrame, bases: tuple[Path, ...], cached: Path, executor: Executor | None) -> pd.DataFrame:
+    """The pairs with what :func:`classify` says of each, from the cache or put there."""
+    relative = {
+        column: [_relative(path, bases) for path in pairs[column]] for column in ("image_path", "mask_path")
+    }
+    if cached.exists():
+        table = pd.read_csv(cached, keep_default_na=False)
+        for column, expected in relative.items():
+            strange = sorted(set(table[column]) - set(expected))
+            if strange or table[column].tolist() != expected:
+                named = strange[0] if strange else "other rows"
+                raise DataError(f"{cached}: names {named}, not what lies below {bases[0]}: delete this file")
+            table[column] = pairs[column].to_numpy()
+        # A disk that answers again or a mended permission changes no fingerprint.
+        for row in table.index[table.problem != ""]:
+            for column, value in classify(table.image_path[row], table.mask_path[row]).items():
+                table.loc[row, column] = value
+        return table
+    rows = _for_each(classify, pairs.image_path, pairs.mask_path, description="classifying masks", executor=executor)
+    table = pd.concat([pairs.reset_index(drop=True), pd.DataFrame(rows)], axis=1)
+    with atomic_path(cached) as temporary:
+        table.assign(**relative).to_csv(temporary, index=False)
+    return table
+
+
+def _relative(path: str, bases: tuple[Path, ...]) -> str:
+    """A path from the first of the folders that holds it."""
+    base = next(base for base in bases if Path(path).is_relative_to(base))
+    return Path(path).relative_to(base).as_posix()
+
+
+def _for_each(
+    function: Callable, *columns: Sequence, description: str, executor: Executor | None
+) -> list:
+    """Call a function with each row of some columns, many rows a job."""
+    rows = list(zip(*columns, strict=True))
+    parts = [rows[start : start + _ROWS_PER_JOB] for start in range(0, len(rows), _ROWS_PER_JOB)]
+    done = run_jobs(
+        _call_with_each, [(function, part) for part in parts], description=description, unit="slice",
+        weights=[len(part) for part in parts], executor=executor, threads=True,
+    )
+    return [result for part in done for result in part]
+
+
+def _call_with_each(function: Callable, rows: list[tuple]) -> list:
+    return [function(*row) for row in rows]
+
+
+def load_slices(
+    settings: Settings, *, skip_problems: bool = False, executor: Executor | None = None
+) -> pd.DataFrame:
     """The slice table for a run's settings; makes the phantom first where that is the data."""
     return build_index(
-        ensure_phantom(settings), settings.output_root, skip_problems=skip_problems
+        ensure_phantom(settings), settings.output_root, layout=settings.layout,
+        mask_meaning=settings.mask_meaning, skip_problems=skip_problems, executor=executor,
     )
 
 
@@ -267,8 +327,16 @@ def split_slices(table: pd.DataFrame, *, seed: int = 32) -> pd.DataFrame:
     return _checked(shuffled.assign(split=np.repeat(SPLITS, parts)))
 
 
+def _patients(table: pd.DataFrame) -> pd.Series:
+    """Whose each slice is: the column ``patient``, or else the volume's."""
+    return table["patient" if "patient" in table else "volume"]
+
+
 def split_patients(table: pd.DataFrame, *, seed: int = 32) -> pd.DataFrame:
-    """Whole volumes to train, validation and test, 60 : 20 : 20, with and without tumour alike.
+    """Whole patients to train, validation and test, 60 : 20 : 20, with and without tumour alike.
+
+    A volume counts as a patient unless the table has a column ``patient``, from
+    :func:`lits_helpers.audit.with_patients`: then all volumes of a patient go to one side.
 
     Returns
     -------
@@ -278,16 +346,28 @@ def split_patients(table: pd.DataFrame, *, seed: int = 32) -> pd.DataFrame:
     Raises
     ------
     DataError
-        If there are too few volumes for three parts.
+        If there are too few patients for three parts.
+
+    Warns
+    -----
+    UserWarning
+        If one or two patients have a tumour: they all train, and nothing measures tumours.
     """
     random = np.random.default_rng(seed)
-    has_tumour = table.groupby("volume").diagnosis.max() == masks.LIVER_AND_TUMOUR
+    has_tumour = table.groupby(_patients(table)).diagnosis.max() == masks.LIVER_AND_TUMOUR
     assigned: dict[int, str] = {}
     for of_kind in (has_tumour[has_tumour].index, has_tumour[~has_tumour].index):
-        volumes = random.permutation(np.array(of_kind))
-        parts = _proportional(len(volumes), PATIENT_FRACTIONS)
-        assigned |= dict(zip(volumes.tolist(), np.repeat(SPLITS, parts), strict=True))
-    return check_patient_split(_checked(table.assign(split=table.volume.map(assigned))))
+        patients = random.permutation(np.array(of_kind))
+        parts = _proportional(len(patients), PATIENT_FRACTIONS)
+        assigned |= dict(zip(patients.tolist(), np.repeat(SPLITS, parts), strict=True))
+    split = check_patient_split(_checked(table.assign(split=_patients(table).map(assigned))))
+    if 0 < has_tumour.sum() < len(SPLITS):
+        warnings.warn(
+            f"{has_tumour.sum()} patient(s) with a tumour are too few for three sides: all are in "
+            "train, so no score for tumours can be had from validation or test; add patients",
+            stacklevel=2,
+        )
+    return split
 
 
 def _checked(table: pd.DataFrame) -> pd.DataFrame:
@@ -295,22 +375,22 @@ def _checked(table: pd.DataFrame) -> pd.DataFrame:
     missing = [split for split in SPLITS if not (table.split == split).any()]
     if missing:
         raise DataError(
-            f"the split leaves nothing for {', '.join(missing)}: {table.volume.nunique()} "
-            f"volume(s) and {len(table)} slice(s) are too few, add more data"
+            f"the split leaves nothing for {', '.join(missing)}: {_patients(table).nunique()} "
+            f"patient(s) and {len(table)} slice(s) are too few, add more data"
         )
     return table
 
 
 def check_patient_split(table: pd.DataFrame) -> pd.DataFrame:
-    """The table unchanged, if no volume lies on two sides of its split.
+    """The table unchanged, if no volume, and no ``patient`` it names, is on two sides of its split.
 
     Raises
     ------
     DataError
         Naming the volumes that do.
     """
-    sides = table.groupby("volume").split.nunique()
-    leaking = sides[sides > 1].index.tolist()
+    sides = table.groupby(_patients(table)).split.transform("nunique")
+    leaking = sorted(set(table.volume[sides > 1].tolist()))
     if leaking:
         raise DataError(
             f"volumes {leaking} lie on more than one side of the split: a patient may be in one "
@@ -319,9 +399,20 @@ def check_patient_split(table: pd.DataFrame) -> pd.DataFrame:
     return table
 
 
-def save_split(table: pd.DataFrame, path: Path) -> Path:
-    """Write a table with its split as CSV, atomically; file names stand for paths."""
+def save_split(table: pd.DataFrame, path: Path, *, audit: object | None = None) -> Path:
+    """Write a table with its split as CSV, atomically; file names stand for paths.
+
+    ``audit``, what :func:`lits_helpers.audit.audit_split` found, goes beside it to
+    ``<stem>_audit.json``. Without one an older audit there is removed: it was of another split.
+    """
+    path = Path(path)
     names = {column: table[column].map(os.path.basename) for column in ("image_path", "mask_path")}
     with atomic_path(path) as temporary:
         table.assign(**names).to_csv(temporary, index=False)
-    return Path(path)
+    audited = path.with_name(f"{path.stem}_audit.json")
+    if audit is None:
+        audited.unlink(missing_ok=True)
+    else:
+        with atomic_path(audited) as temporary:
+            temporary.write_text(json.dumps(audit.as_dict(), indent=1) + "\n")
+    return path

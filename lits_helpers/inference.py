@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
-from . import dicom
+from .dicom_masks import write_segmentation
 from .files import DataError, atomic_path
 from .generators import SliceCache, resize_image
 from .masks import THRESHOLD, TUMOUR, read_labels
@@ -122,8 +122,8 @@ def predict_files(
     ----------
     model : keras.Model
     table : DataFrame
-        ``image_path``, ``volume`` and ``slice``: from :func:`lits_helpers.index.find_images`, or
-        any part of a slice table.
+        ``image_path``, ``volume`` and ``slice``: the cases of a layout of slices
+        (:mod:`lits_helpers.layouts`), or any part of a slice table.
     folder : Path
         Gets ``masks/volume-V_slice_S_prediction.png`` (0 background, 255 tumour, at native
         resolution) and ``predictions.csv``.
@@ -232,7 +232,7 @@ def predict_scan(
     name = path.resolve().name.removesuffix(".gz").removesuffix(".nii")
     if dicom_seg:
         written = folder / f"{name}_prediction.dcm"
-        dicom.write_segmentation(written, volume.geometry.to_stored(labels), volume.geometry.series)
+        write_segmentation(written, volume.geometry.to_stored(labels), volume.geometry.series)
     else:
         written = folder / f"{name}_prediction.nii.gz"
         write_labels(written, labels, volume.geometry)

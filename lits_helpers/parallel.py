@@ -5,7 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 from collections.abc import Callable, Iterable
-from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 
 from tqdm.auto import tqdm
@@ -27,6 +27,7 @@ def run_jobs(
     unit: str,
     weights: list[int] | None = None,
     memory: int = 0,
+    threads: bool = False,
     executor: Executor | None = None,
 ) -> list:
     """Call a function with each job's arguments, in parallel, with a progress bar.
@@ -43,8 +44,11 @@ def run_jobs(
         By how much each finished job moves the bar; 1 by default.
     memory : int
         Bytes that one job needs: no more run at once than half of the memory holds.
+    threads : bool
+        Use threads, not processes: for jobs too short to start a process for, in libraries that
+        let go of Python's lock.
     executor : concurrent.futures.Executor, optional
-        What runs the jobs; by default a process for each core, at most. A Dask cluster is used
+        What runs the jobs; by default a process (or thread) for each core, at most. A Dask cluster is used
         with ``dask.distributed.Client(...).get_executor()``; its workers must see the same files.
 
     Returns
@@ -64,8 +68,10 @@ def run_jobs(
     if own:
         fitting = usable_memory() // memory if memory else len(jobs)
         workers = max(1, min(os.cpu_count() or 1, len(jobs), fitting))
-        # Started afresh, not forked: a fork of a process with TensorFlow's threads may hang.
-        executor = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"))
+        if threads:
+            executor = ThreadPoolExecutor(workers)
+        else:  # started afresh, not forked: a fork of a process with TensorFlow's threads may hang
+            executor = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"))
     futures = [executor.submit(function, *job) for job in jobs]
     try:
         with tqdm(total=sum(weights), desc=description, unit=unit) as bar:

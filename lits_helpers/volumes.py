@@ -20,7 +20,7 @@ from nibabel.openers import ImageOpener
 from nibabel.orientations import aff2axcodes, apply_orientation, axcodes2ornt, io_orientation, ornt_transform
 from nibabel.spatialimages import HeaderDataError
 
-from . import dicom
+from . import dicom, dicom_masks
 from .files import DataError, atomic_path
 
 SCREEN = ("L", "P", "S")  # where columns, rows and slices run to: left, posterior, superior
@@ -217,8 +217,8 @@ def read_label_volume(path: Path | str, geometry: Geometry, *, series: str = "")
     Parameters
     ----------
     path : path
-        A NIfTI file; a folder with a DICOM series of labels or a DICOM-SEG; or the folder
-        ``MASKS_DICOM`` of 3D-IRCADb.
+        A NIfTI file; a folder with a DICOM series of labels or a DICOM-SEG; or the folder of
+        3D-IRCADb's masks that holds ``liver``.
     geometry : Geometry
         Of the CT.
     series : str
@@ -238,7 +238,13 @@ def read_label_volume(path: Path | str, geometry: Geometry, *, series: str = "")
     """
     path = Path(path)
     if path.is_dir():
-        return geometry.to_screen(dicom.read_labels(path, geometry.series, uid=series))
+        if geometry.series is None:
+            raise DataError(f"{path}: DICOM masks belong to a DICOM series, this CT is a NIfTI file")
+        if any(dicom_masks.LIVER_FOLDER.fullmatch(inner.name) for inner in path.iterdir() if inner.is_dir()):
+            stored = dicom_masks.read_ircadb_masks(path, geometry.series)
+        else:
+            stored = dicom_masks.read_mask_series(path, geometry.series, uid=series)
+        return geometry.to_screen(stored)
     own = read_geometry(path)
     if (own.is_identity or geometry.is_identity) and own.shape == geometry.shape:
         own = geometry

@@ -8,7 +8,7 @@ import pytest
 
 from lits_helpers import index
 from lits_helpers.files import DataError
-from lits_helpers.index import build_index, find_images, find_pairs, split_patients, split_slices
+from lits_helpers.index import build_index, split_patients, split_slices
 from lits_helpers.settings import load_settings
 from lits_helpers.pictures import write_image
 
@@ -21,22 +21,24 @@ def mask_of(root, volume, number, ending="jpg"):
     return root / "masks" / "train_masks" / f"volume-{volume}_slice_{number}_mask.{ending}"
 
 
-def test_pairs_are_found_and_sorted_by_number_not_by_text(slice_folder):
+def test_pairs_are_found_and_sorted_by_number_not_by_text(slice_folder, tmp_path):
     for number in (10, 9):
         image = image_of(slice_folder, 0, 3).read_bytes()
         image_of(slice_folder, 0, number).write_bytes(image)
         mask_of(slice_folder, 0, number).write_bytes(mask_of(slice_folder, 0, 3).read_bytes())
-    pairs, problems = find_pairs(slice_folder)
-    assert pairs[pairs.volume == 0].slice.tolist() == [0, 1, 2, 3, 9, 10]
-    assert problems == [] and len(pairs) == 18
-    assert all(Path(path).is_file() for path in [*pairs.image_path, *pairs.mask_path])
+    table = build_index(slice_folder, tmp_path / "out")
+    assert table[table.volume == 0].slice.tolist() == [0, 1, 2, 3, 9, 10]
+    assert len(table) == 18
+    assert all(Path(path).is_file() for path in [*table.image_path, *table.mask_path])
 
 
 def test_pairs_may_lie_in_any_folders_and_masks_be_png(tmp_path):
     (tmp_path / "a").mkdir()
     (tmp_path / "b" / "c").mkdir(parents=True)
     write_image(tmp_path / "a" / "volume-1_slice_2.png", np.zeros((8, 8, 3), np.uint8))
-    cv2.imwrite(str(tmp_path / "b" / "c" / "volume-1_slice_2_mask.png"), np.eye(8, dtype=np.uint8))
+    mask = np.eye(8, dtype=np.uint8)
+    mask[0, 7] = 2
+    cv2.imwrite(str(tmp_path / "b" / "c" / "volume-1_slice_2_mask.png"), mask)
     table = build_index(tmp_path, tmp_path / "out")
     assert (table.volume[0], table.slice[0], table.coding[0]) == (1, 2, "labels")
     assert table.liver_pixels[0] == 8 and table.small_tumours_known[0]
@@ -62,33 +64,26 @@ def test_paths_are_absolute_where_the_root_was_relative(slice_folder, tmp_path, 
         assert table.mask_path[0] == str(mask_of(slice_folder, 0, 0))
 
 
-def test_hidden_files_are_none_of_the_data(slice_folder):
+def test_hidden_files_are_none_of_the_data(slice_folder, tmp_path):
     # As a stopped write_image leaves one, and as macOS puts one beside every file of an archive.
     for name in (".writing-17-volume-0_slice_0.jpg", "._volume-0_slice_0.jpg"):
         (slice_folder / "images" / "train_images" / name).touch()
-    pairs, problems = find_pairs(slice_folder)
-    assert len(pairs) == 16 and problems == []
+    assert len(build_index(slice_folder, tmp_path / "out")) == 16
 
 
-def test_of_a_doubled_slice_the_first_folder_by_name_is_kept(slice_folder, tmp_path):
-    for folder in ("b", "a", "c"):
-        (slice_folder / folder).mkdir()
-        (slice_folder / folder / "volume-9_slice_0.png").touch()
-    assert find_images(slice_folder).image_path.iloc[-1] == str(slice_folder / "a" / "volume-9_slice_0.png")
+def test_a_missing_or_empty_folder_is_named(tmp_path):
+    with pytest.raises(DataError, match="nowhere"):
+        build_index(tmp_path / "nowhere", tmp_path / "out")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="empty"):
+        build_index(tmp_path / "empty", tmp_path / "out")
 
 
-def test_images_are_found_without_masks(slice_folder):
+def test_images_without_any_mask_are_for_prediction_only(slice_folder, tmp_path):
     for path in slice_folder.rglob("*_mask.jpg"):
         path.unlink()
-    assert len(find_images(slice_folder)) == 16
-
-
-@pytest.mark.parametrize("finder", [find_pairs, find_images])
-def test_a_missing_or_empty_folder_is_named(tmp_path, finder):
-    with pytest.raises(DataError, match="nowhere"):
-        finder(tmp_path / "nowhere")
-    with pytest.raises(DataError, match=str(tmp_path)):
-        finder(tmp_path)
+    with pytest.raises(DataError, match="its 16 slices serve for prediction only"):
+        build_index(slice_folder, tmp_path / "out")
 
 
 def test_the_table_counts_what_was_drawn(slice_folder, tmp_path):

@@ -8,7 +8,7 @@ import pytest
 
 from lits_helpers import inference
 from lits_helpers.files import DataError
-from lits_helpers.index import find_images
+from lits_helpers.layouts import find_layouts
 from lits_helpers.masks import read_labels
 
 
@@ -69,7 +69,8 @@ def test_slices_without_masks_get_files_of_their_own_size(slice_folder, tmp_path
     for path in slice_folder.rglob("*_mask.jpg"):
         path.unlink()
     before = {path: path.stat().st_mtime_ns for path in slice_folder.rglob("*")}
-    images = find_images(slice_folder)
+    [layout] = find_layouts(slice_folder)
+    images = layout.cases
     listed = inference.predict_files(green_is_probability, images, tmp_path / "p", batch_size=5)
     rows = pd.read_csv(listed)
     assert rows[["volume", "slice"]].equals(images[["volume", "slice"]])

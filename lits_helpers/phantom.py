@@ -11,7 +11,7 @@ import os
 import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -168,8 +168,23 @@ def _painted_slice(
     return canvas.scanned(), labels
 
 
+def _lying_anew(patient: Anatomy, rescan: int) -> tuple[Anatomy, int]:
+    """The same body on another day: how it lies in the scanner, and how far (HU) the scanner drifted.
+
+    Moves by 4 to 10 mm to the side and from front to back, and by 0.25 to 0.75 of a slice, with or
+    without a whole one, along the body. Another seed means another noise and finest texture.
+    """
+    rng = np.random.default_rng([patient.seed, 2, rescan])
+    between = patient.heights[1] - patient.heights[0]
+    heights = patient.heights + between * (rng.uniform(0.25, 0.75) + rng.integers(-1, 2))
+    offset = patient.offset + rng.choice((-1, 1), 2) * rng.uniform(4, 10, 2)
+    drift = int(rng.choice((-1, 1)) * rng.integers(2, 7))
+    seed = int(rng.integers(2**32, 2**62))  # above every seed of a first scan
+    return replace(patient, heights=heights, offset=offset, seed=seed), drift
+
+
 def phantom_volume(
-    seed: int, *, size: int = 512, tumours: Sequence[str] | None = None
+    seed: int, *, size: int = 512, tumours: Sequence[str] | None = None, rescan: int = 0
 ) -> PhantomPatient:
     """Draw one synthetic patient.
 
@@ -182,6 +197,9 @@ def phantom_volume(
     tumours : sequence of str, optional
         Kinds out of :data:`TUMOURS`, one entry a tumour; ``()`` for a healthy liver. By default
         the seed picks a row of :data:`PLAN`.
+    rescan : int
+        0 is the first scan. Another number is another scan of the same body and tumours: shifted
+        in the slice and along the body, with other noise and a slightly different calibration.
 
     Returns
     -------
@@ -202,15 +220,21 @@ def phantom_volume(
         raise ValueError(f"unknown kinds of tumour {sorted(unknown)}: choose from {sorted(TUMOURS)}")
     patient = draw_anatomy(seed, early="bright" in tumours)
     placed = _placed(rng, patient, tumours)
+    drift = 0
+    if rescan:
+        patient, drift = _lying_anew(patient, rescan)
     slices = [_painted_slice(patient, placed, k, size) for k in range(len(patient.heights))]
     hounsfield, labels = (np.stack(arrays) for arrays in zip(*slices))
+    hounsfield[hounsfield > -1024] += drift
     pixel = patient.pixel * 512 / size
     return PhantomPatient(hounsfield, labels, (patient.between_slices, pixel, pixel))
 
 
-def _described(*, patients: int, size: int, seed: int, jpeg_quality: int) -> dict[str, object]:
-    """What the description file of a phantom says."""
-    return {
+def _described(
+    *, patients: int, size: int, seed: int, jpeg_quality: int, rescans: Sequence[int] = ()
+) -> dict[str, object]:
+    """What the description file of a phantom says; of re-scans only where there are some."""
+    about = {
         "about": "Synthetic CT volumes made by lits_helpers.phantom. No patient data.",
         "version": PHANTOM_VERSION,
         "seed": seed,
@@ -218,6 +242,7 @@ def _described(*, patients: int, size: int, seed: int, jpeg_quality: int) -> dic
         "size": size,
         "jpeg_quality": jpeg_quality,
     }
+    return about | ({"rescans": list(rescans)} if rescans else {})
 
 
 def _description(root: Path) -> dict[str, object] | None:
@@ -228,8 +253,12 @@ def _description(root: Path) -> dict[str, object] | None:
         return None
 
 
-def _write_patient(root: Path, number: int, seed: int, size: int, jpeg_quality: int) -> None:
-    patient = phantom_volume(1000 * seed + number, size=size, tumours=PLAN[number % len(PLAN)])
+def _write_patient(
+    root: Path, number: int, patient: int, rescan: int, seed: int, size: int, jpeg_quality: int
+) -> None:
+    """Write one scan of a patient under a volume number."""
+    kinds = PLAN[patient % len(PLAN)]
+    patient = phantom_volume(1000 * seed + patient, size=size, tumours=kinds, rescan=rescan)
     write_nifti(root / "volumes" / f"volume-{number}.nii.gz", patient.hounsfield, patient.spacing)
     write_nifti(root / "volumes" / f"segmentation-{number}.nii.gz", patient.labels, patient.spacing)
     write_slice_files(root, number, patient.hounsfield, patient.labels, jpeg_quality=jpeg_quality)
@@ -255,6 +284,7 @@ def write_phantom(
     size: int = 512,
     seed: int = PHANTOM_SEED,
     jpeg_quality: int = 100,
+    rescans: Sequence[int] = (),
 ) -> Path:
     """Write a set of synthetic patients as NIfTI volumes and as the report's slice files.
 
@@ -273,6 +303,9 @@ def write_phantom(
     seed : int
     jpeg_quality : int
         Of the slice files; the report's rule for tumours needs 98 or more.
+    rescans : sequence of int
+        Patients scanned once more, as LiTS holds them: under the next volume numbers and without
+        a word, except in ``phantom.json``.
 
     Returns
     -------
@@ -283,12 +316,18 @@ def write_phantom(
     ------
     DataError
         If ``root`` holds something else, the disk is full or the folder cannot be written.
+    ValueError
+        If ``rescans`` names a patient that there is not.
     """
+    if unknown := set(rescans) - set(range(patients)):
+        raise ValueError(f"rescans names patients {sorted(unknown)}: they go from 0 to {patients - 1}")
     root = Path(root)
     vacant = not root.exists() or (root.is_dir() and not any(root.iterdir()))
     if not vacant and _description(root) is None:
         raise DataError(f"{root} holds something that is no phantom: choose another folder")
-    require_free_space(root.parent, patients * 26 * size * size * 2)
+    scans = [(patient, 0) for patient in range(patients)]
+    scans += [(patient, k) for k, patient in enumerate(rescans, start=1)]
+    require_free_space(root.parent, len(scans) * 26 * size * size * 2)
     try:
         root.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".writing-{root.name}-", dir=root.parent) as beside:
@@ -297,14 +336,16 @@ def write_phantom(
             pool = ThreadPoolExecutor(os.cpu_count())
             try:
                 jobs = [
-                    pool.submit(_write_patient, written, number, seed, size, jpeg_quality)
-                    for number in range(patients)
+                    pool.submit(_write_patient, written, number, *scan, seed, size, jpeg_quality)
+                    for number, scan in enumerate(scans)
                 ]
-                for job in tqdm(as_completed(jobs), "writing the phantom", patients, unit="patient"):
+                for job in tqdm(as_completed(jobs), "writing the phantom", len(scans), unit="scan"):
                     job.result()
             finally:
                 pool.shutdown(cancel_futures=True)
-            about = _described(patients=patients, size=size, seed=seed, jpeg_quality=jpeg_quality)
+            about = _described(
+                patients=patients, size=size, seed=seed, jpeg_quality=jpeg_quality, rescans=rescans
+            )
             (written / DESCRIPTION).write_text(json.dumps(about, indent=1) + "\n")
             _put_in_place(written, root, Path(beside) / "old")
     except OSError as error:

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import cv2
 import nibabel
@@ -181,6 +182,50 @@ def test_an_unknown_kind_of_tumour_is_refused_with_the_known_ones():
         phantom_volume(5, tumours=("huge",))
     with pytest.raises(ValueError, match="got 8"):
         phantom_volume(5, size=8)
+
+
+def test_a_rescan_holds_the_same_tumours_and_liver_elsewhere_in_the_picture():
+    first, second = (phantom_volume(8, size=128, tumours=("large", "medium"), rescan=k) for k in (0, 1))
+    assert first.spacing == pytest.approx(second.spacing)
+    for label in (1, 2):
+        sizes = [(patient.labels == label).sum() for patient in (first, second)]
+        assert sizes[0] == pytest.approx(sizes[1], rel=0.1)
+    middles = [np.argwhere(patient.labels > 0).mean(axis=0) for patient in (first, second)]
+    moved = np.abs(middles[1] - middles[0])
+    millimetres = first.spacing[1]
+    assert 3 < moved[1] * millimetres < 11 and 3 < moved[2] * millimetres < 11
+    assert 0.1 < moved[0] < 2
+
+
+def test_a_rescan_has_noise_and_a_calibration_of_its_own():
+    first, second, third = (phantom_volume(8, size=128, tumours=(), rescan=k) for k in (0, 1, 2))
+    livers = [np.median(patient.hounsfield[patient.labels == 1]) for patient in (first, second, third)]
+    assert len(set(livers)) > 1 and np.ptp(livers) <= 13
+    corner = (slice(None), slice(1, 6), slice(56, 72))  # air above the body
+    noise = [patient.hounsfield[corner][:12].astype(float).ravel() for patient in (first, second, third)]
+    assert np.abs(np.corrcoef(noise) - np.eye(3)).max() < 0.1
+
+
+def test_rescans_follow_the_first_scans_and_leave_their_files_as_they_are(tmp_path):
+    def files(root):
+        return {path.relative_to(root): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+
+    plain, more = (
+        files(write_phantom(tmp_path / name, patients=2, size=64, rescans=rescans))
+        for name, rescans in (("plain", ()), ("more", (1,)))
+    )
+    description = Path(phantom.DESCRIPTION)
+    assert b"rescans" not in plain[description]
+    assert json.loads(more.pop(description))["rescans"] == [1]
+    del plain[description]
+    assert {path: content for path, content in more.items() if path in plain} == plain
+    added = {path.name for path in more.keys() - plain.keys()}
+    assert added and all("-2." in name or "-2_" in name for name in added)
+
+
+def test_a_rescan_of_nobody_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"patients \[2\]: they go from 0 to 1"):
+        write_phantom(tmp_path / "phantom", patients=2, size=64, rescans=(2,))
 
 
 def test_file_names_are_the_reports(written):

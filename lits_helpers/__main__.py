@@ -6,7 +6,7 @@ import argparse
 import os
 import sys
 
-from .files import DataError, shown
+from .files import DataError, collected_error, shown
 from .settings import MEANINGS, PROFILES, Settings, load_settings
 
 
@@ -200,8 +200,14 @@ def _predict(settings: Settings, options: argparse.Namespace) -> None:
             print(f"masks and list: {shown(predict_files(model, found.cases, folder))}")
             return
         scans = list(zip(found.cases.image_path, found.cases.image_series))
+    problems = []
     for path, series in scans:
-        print(shown(predict_scan(model, path, folder, series=series, dicom_seg=options.dicom_seg)))
+        try:
+            print(shown(predict_scan(model, path, folder, series=series, dicom_seg=options.dicom_seg)))
+        except DataError as error:
+            problems.append(str(error))
+    if problems:
+        raise collected_error(problems, advice="The other scans are predicted.")
 
 
 COMMANDS = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -212,7 +213,8 @@ def predict_scan(
     series : str
         DICOM series UID, where the folder holds several CT series.
     dicom_seg : bool
-        Write a DICOM segmentation object that refers to its CT; for DICOM only.
+        Write a DICOM segmentation object that refers to its CT; for DICOM only. It cannot be
+        empty: where no tumour is found, NIfTI is written, with a warning.
 
     Returns
     -------
@@ -230,7 +232,9 @@ def predict_scan(
         raise DataError(f"{path}: a DICOM segmentation refers to DICOM slices, which a NIfTI file has not")
     labels = predict_volume(model, volume.hounsfield, threshold=threshold, batch_size=batch_size)
     name = path.resolve().name.removesuffix(".gz").removesuffix(".nii")
-    if dicom_seg:
+    if dicom_seg and not labels.any():
+        warnings.warn(f"{path}: no tumour found; DICOM segmentations cannot be empty, so NIfTI is written", stacklevel=2)
+    if dicom_seg and labels.any():
         written = folder / f"{name}_prediction.dcm"
         write_segmentation(written, volume.geometry.to_stored(labels), volume.geometry.series)
     else:

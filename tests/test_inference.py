@@ -2,14 +2,20 @@ import os
 
 import cv2
 import keras
+import nibabel
 import numpy as np
 import pandas as pd
+import pydicom
 import pytest
+import SimpleITK
 
 from lits_helpers import inference
+from lits_helpers.conversion import write_slice_files
+from lits_helpers.dicom import write_series
 from lits_helpers.files import DataError
 from lits_helpers.layouts import find_layouts
 from lits_helpers.masks import read_labels
+from lits_helpers.phantom import phantom_volume
 
 
 @pytest.fixture(scope="module")
@@ -111,3 +117,97 @@ def test_the_truth_of_a_pair_is_the_tumour_alone(table):
     row = table[table.diagnosis == 2].iloc[:1]
     ((truth, _),) = inference.mask_pairs(row, np.zeros((1, 32, 32), np.float32))
     assert (truth == (read_labels(row.mask_path.iloc[0]) == 2)).all()
+
+
+# Volumes --------------------------------------------------------------------------------------
+
+
+def scan(folder, orientation="LPS"):
+    """A CT of noise as NIfTI, 32x32 as the network takes it, stored in some orientation."""
+    array = np.random.default_rng(3).integers(-200, 200, (5, 32, 32), np.int16)
+    image = nibabel.Nifti1Image(array.transpose(2, 1, 0), np.diag([-0.8, -0.7, 4, 1]))
+    way = nibabel.orientations.axcodes2ornt(orientation)
+    image = image.as_reoriented(nibabel.orientations.ornt_transform(nibabel.io_orientation(image.affine), way))
+    nibabel.save(image, folder / "volume-3.nii.gz")
+    return folder / "volume-3.nii.gz"
+
+
+# Green is (HU + 40) / 200 in 255 steps, cut: over 0.30 of 255 from 77 on, which 21 HU is the first to give.
+FIRST_HU_OVER_THRESHOLD = 21
+
+
+@pytest.mark.parametrize("orientation", ["LPS", "RAS", "SAR", "PIL"])
+def test_labels_lie_on_their_scan_voxel_by_voxel_for_an_independent_reader(tmp_path, green_is_probability, orientation):
+    path = scan(tmp_path, orientation)
+    written = inference.predict_scan(green_is_probability, path, tmp_path / "p", batch_size=2)
+    assert written == tmp_path / "p" / "volume-3_prediction.nii.gz"
+    ct, labels = SimpleITK.ReadImage(path), SimpleITK.ReadImage(written)
+    assert labels.GetSize() == ct.GetSize()
+    assert labels.GetOrigin() == ct.GetOrigin() and labels.GetSpacing() == ct.GetSpacing()
+    assert labels.GetDirection() == ct.GetDirection()
+    expected = 2 * (SimpleITK.GetArrayFromImage(ct) >= FIRST_HU_OVER_THRESHOLD)
+    assert (SimpleITK.GetArrayFromImage(labels) == expected).all()
+
+
+@pytest.fixture
+def series(tmp_path):
+    """A DICOM series of the same noise."""
+    image = nibabel.load(scan(tmp_path))
+    write_series(tmp_path / "ct", np.asarray(image.dataobj), image.affine)
+    return tmp_path / "ct"
+
+
+def test_labels_of_a_dicom_series_are_nifti_in_its_geometry(series, tmp_path, green_is_probability):
+    written = inference.predict_scan(green_is_probability, series, tmp_path / "p")
+    reader = SimpleITK.ImageSeriesReader()
+    reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(series)))
+    ct, labels = reader.Execute(), SimpleITK.ReadImage(written)
+    assert labels.GetSize() == ct.GetSize()
+    for ours, theirs in zip(
+        (labels.GetOrigin(), labels.GetSpacing(), labels.GetDirection()),
+        (ct.GetOrigin(), ct.GetSpacing(), ct.GetDirection()), strict=True,
+    ):
+        assert ours == pytest.approx(theirs, abs=1e-4)
+    expected = 2 * (SimpleITK.GetArrayFromImage(ct) >= FIRST_HU_OVER_THRESHOLD)
+    assert (SimpleITK.GetArrayFromImage(labels) == expected).all()
+
+
+def test_labels_of_a_dicom_series_may_be_a_segmentation_that_names_its_slices(series, tmp_path, green_is_probability):
+    written = inference.predict_scan(green_is_probability, series, tmp_path / "p", dicom_seg=True)
+    segmentation = pydicom.dcmread(written)
+    assert segmentation.Modality == "SEG" and written.name == "ct_prediction.dcm"
+    slices = {dataset.SOPInstanceUID: dataset for dataset in map(pydicom.dcmread, series.iterdir())}
+    assert len(segmentation.pixel_array) == len(slices) == 5
+    for frame, groups in zip(segmentation.pixel_array, segmentation.PerFrameFunctionalGroupsSequence, strict=True):
+        derivation = groups.DerivationImageSequence[0].SourceImageSequence[0]
+        ct = slices[derivation.ReferencedSOPInstanceUID]
+        hounsfield = ct.pixel_array * float(ct.RescaleSlope) + float(ct.RescaleIntercept)
+        assert (frame == (hounsfield >= FIRST_HU_OVER_THRESHOLD)).all()
+
+
+def test_a_segmentation_object_for_a_nifti_file_is_refused(tmp_path, green_is_probability):
+    with pytest.raises(DataError, match="volume-3.nii.gz: a DICOM segmentation refers"):
+        inference.predict_scan(green_is_probability, scan(tmp_path), tmp_path / "p", dicom_seg=True)
+
+
+def test_a_volume_and_its_jpeg_slices_are_the_same_to_a_network(tmp_path, green_is_probability):
+    patient = phantom_volume(5, size=128)
+    write_slice_files(tmp_path / "slices", 0, patient.hounsfield, patient.labels)
+    [layout] = find_layouts(tmp_path / "slices")
+    listed = pd.read_csv(inference.predict_files(green_is_probability, layout.cases, tmp_path / "p"))
+    of_files = [cv2.imread(str(tmp_path / "p" / name), cv2.IMREAD_UNCHANGED) > 0 for name in listed.file]
+    of_volume = inference.predict_volume(green_is_probability, patient.hounsfield) == 2
+    assert 0.2 < of_volume.mean() < 0.8
+    assert (np.stack(of_files) == of_volume).mean() > 0.995  # JPEG moves some levels over the threshold
+
+
+@pytest.mark.realdata
+def test_a_real_ct_gets_labels_of_its_own_geometry(real_volume, tmp_path, green_is_probability):
+    written = inference.predict_scan(green_is_probability, real_volume, tmp_path)
+    ct, labels = SimpleITK.ReadImage(real_volume), SimpleITK.ReadImage(written)
+    assert labels.GetSize() == ct.GetSize() and labels.GetDirection() == ct.GetDirection()
+    assert labels.GetOrigin() == ct.GetOrigin() and labels.GetSpacing() == ct.GetSpacing()
+    found = SimpleITK.GetArrayFromImage(labels) == 2
+    hounsfield = SimpleITK.GetArrayFromImage(ct)
+    # The network blurs to 32 x 32, so only the middle of tissues and of air is certain.
+    assert hounsfield[found].mean() > 0 > hounsfield[~found].mean()

@@ -8,6 +8,9 @@ import tensorflow as tf
 
 from lits_helpers import __main__ as command_line
 from lits_helpers import settings
+from lits_helpers.model import unet
+from lits_helpers.phantom import phantom_volume
+from lits_helpers.phantom_layouts import write_layout
 
 SMALL = dict(
     image_size=32, filters=2, depth=2, momentum=0.9, prior=0.1,
@@ -42,7 +45,8 @@ def test_every_command_explains_itself(command, capsys):
         "index": ["--skip-problems"],
         "train": ["--epochs", "--minutes", "--split", "--skip-problems"],
         "evaluate": ["--model", "--split", "--skip-problems"],
-        "predict": ["--model"],
+        "predict": ["--model", "--series", "--dicom-seg"],
+        "convert": ["--jpeg", "--skip-problems"],
     }
     assert all(option in words for option in ["--data", "--output", "--profile", *own.get(command, [])])
 
@@ -103,6 +107,54 @@ def test_train_evaluate_and_predict_follow_each_other(run, tmp_path, slice_folde
     status, out, _ = run("predict", "--model", str(model))
     assert status == 0
     assert len(pd.read_csv(tmp_path / "out" / "predictions" / "predictions.csv")) == 16
+
+
+@pytest.fixture
+def untrained(tmp_path):
+    """File of a network of the profile's size."""
+    unet((32, 32, 3), filters=2, depth=2, momentum=0.9, prior=0.1).save(tmp_path / "untrained.keras")
+    return str(tmp_path / "untrained.keras")
+
+
+@pytest.fixture
+def volume_folder(tmp_path):
+    """One synthetic patient as a LiTS volume, and its scan once more as DICOM."""
+    patient = phantom_volume(3, size=64)
+    write_layout(tmp_path / "data" / "lits", "lits-nifti", {3: patient})
+    write_layout(tmp_path / "data" / "dicom", "dicom-scans", {3: patient})
+    return tmp_path / "data"
+
+
+def test_data_lists_each_layout_and_its_problems(run, volume_folder):
+    status, out, _ = run("data", data=volume_folder)
+    assert status == 0
+    assert re.search(r"lits-nifti +lits +1 +\d+ +labels", out) and re.search(r"dicom .* no masks", out)
+    assert "1 problem(s)" in out and "serve for prediction only" in out
+
+
+def test_two_layouts_are_listed_and_one_is_chosen(run, volume_folder, tmp_path):
+    status, _, err = run("index", data=volume_folder)
+    assert status == 2 and "lits-nifti" in err and "dicom" in err and "LITS_LAYOUT" in err
+    status, out, _ = run("index", "--layout", "lits-nifti", data=volume_folder)
+    assert status == 0 and "slices of 1 volumes" in out
+
+
+def test_volumes_are_converted_and_predicted(run, volume_folder, tmp_path, untrained):
+    status, out, _ = run("convert", "--layout", "lits-nifti", "--jpeg", data=volume_folder)
+    assert status == 0 and len(list((tmp_path / "out" / "converted").rglob("*.jpg"))) > 10
+    status, out, _ = run("predict", "--model", untrained, "--layout", "lits-nifti", data=volume_folder)
+    assert status == 0 and out.strip().endswith("volume-3_prediction.nii.gz")
+    [series] = {path.parent for path in (volume_folder / "dicom").rglob("*.dcm")}
+    with pytest.warns(UserWarning, match="no tumour found"):  # by a network that knows nothing yet
+        status, out, _ = run("predict", "--model", untrained, "--dicom-seg", str(series), data=volume_folder)
+    assert status == 0 and out.strip().endswith("_prediction.nii.gz")
+
+
+def test_a_scan_that_cannot_be_read_does_not_stop_the_others(run, volume_folder, untrained, tmp_path):
+    scans = [str(tmp_path / "missing.nii"), str(volume_folder / "lits" / "volume-3.nii.gz")]
+    status, out, err = run("predict", "--model", untrained, *scans, data=volume_folder)
+    assert status == 2 and "missing.nii: no such file" in err
+    assert (tmp_path / "out" / "predictions" / "volume-3_prediction.nii.gz").exists()
 
 
 def test_minutes_end_a_run_early(run, tmp_path):

@@ -151,7 +151,7 @@ def test_volumes_are_converted_and_predicted(run, volume_folder, tmp_path, untra
 
 
 def test_a_scan_that_cannot_be_read_does_not_stop_the_others(run, volume_folder, untrained, tmp_path):
-    scans = [str(tmp_path / "missing.nii"), str(volume_folder / "lits" / "volume-3.nii.gz")]
+    scans = [str(tmp_path / "missing.nii"), str(next(volume_folder.rglob("volume-3.nii*")))]
     status, out, err = run("predict", "--model", untrained, *scans, data=volume_folder)
     assert status == 2 and "missing.nii: no such file" in err
     assert (tmp_path / "out" / "predictions" / "volume-3_prediction.nii.gz").exists()

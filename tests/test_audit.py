@@ -1,6 +1,7 @@
 """Scans of one patient are found by their looks, other patients are not; leaks are named."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 from lits_helpers import audit
 from lits_helpers.audit import Duplicates, audit_split, find_duplicates, with_patients
 from lits_helpers.files import DataError
-from lits_helpers.index import check_patient_split, find_images, save_split, split_patients, split_slices
+from lits_helpers.index import save_split, split_patients, split_slices
 from lits_helpers.phantom import write_phantom
 from lits_helpers.pictures import read_image, write_image
 
@@ -21,11 +22,21 @@ TRUE_PAIRS = [(1, 5), (3, 6)]  # the re-scans lie under the next free numbers
 MARGIN = 0.03  # between the threshold and any pair of these few volumes
 
 
+def image_table(root):
+    """What the audit needs of the slice table, by the files' names."""
+    paths = sorted((root / "images" / "train_images").iterdir())
+    numbers = [[int(word) for word in re.findall(r"\d+", path.name)] for path in paths]
+    return pd.DataFrame({
+        "image_path": [str(path) for path in paths],
+        "volume": [volume for volume, _ in numbers], "slice": [number for _, number in numbers],
+    }).sort_values(["volume", "slice"], ignore_index=True)
+
+
 @pytest.fixture(scope="module")
 def phantom(tmp_path_factory):
     """The image table of five patients, two of them scanned twice."""
     root = tmp_path_factory.mktemp("data") / "phantom"
-    return find_images(write_phantom(root, patients=PATIENTS, size=64, seed=4, rescans=RESCANS))
+    return image_table(write_phantom(root, patients=PATIENTS, size=64, seed=4, rescans=RESCANS))
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +67,7 @@ def test_rescans_are_found_without_being_told_and_no_other_patients(tmp_path, si
     root = write_phantom(
         tmp_path / "phantom", patients=PATIENTS, size=size, seed=seed, rescans=RESCANS, jpeg_quality=quality
     )
-    found = find_duplicates(find_images(root))
+    found = find_duplicates(image_table(root))
     assert sorted(found.patients) == TRUE_PAIRS
     lowest, highest = margins(found, TRUE_PAIRS)
     print(f"true {lowest:.2f}, false {highest:.2f}")
@@ -70,7 +81,7 @@ def test_the_order_of_the_rows_does_not_matter(phantom, duplicates):
 
 def test_three_scans_of_one_patient_are_three_pairs(tmp_path):
     root = write_phantom(tmp_path / "phantom", patients=3, size=64, seed=6, rescans=(0, 0))
-    assert sorted(find_duplicates(find_images(root)).patients) == [(0, 3), (0, 4), (3, 4)]
+    assert sorted(find_duplicates(image_table(root)).patients) == [(0, 3), (0, 4), (3, 4)]
 
 
 def test_a_scan_numbered_from_the_other_end_is_found(phantom):
@@ -291,7 +302,7 @@ def test_the_audit_is_stored_with_its_split_and_not_with_the_next(tmp_path):
 
 @pytest.mark.realdata
 def test_no_two_real_volumes_are_taken_for_one_patient(real_slices):
-    found = find_duplicates(find_images(real_slices))
+    found = find_duplicates(image_table(real_slices))
     assert found.patients == [] and found.slices.empty and found.files.empty
     assert found.volumes.similarity.max() < 0.5
 
@@ -299,7 +310,7 @@ def test_no_two_real_volumes_are_taken_for_one_patient(real_slices):
 @pytest.mark.realdata
 @pytest.mark.parametrize("volume", [18, 42, 48])
 def test_every_second_slice_of_a_real_volume_shifted_and_noisy_is_found(real_slices, tmp_path, volume):
-    table = find_images(real_slices)
+    table = image_table(real_slices)
     table = table[table.volume.isin([0, 14, 22, 23, 34, 36, volume])].reset_index(drop=True)
     random = np.random.default_rng(volume)
     for row in table.index[table.volume == volume][1::2]:

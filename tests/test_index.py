@@ -321,6 +321,43 @@ def test_only_the_volumes_on_two_sides_are_named():
         index.check_patient_split(table)
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_volumes_of_one_patient_stay_on_one_side(seed):
+    table = patient_table(12, 0)
+    table["patient"] = table.volume % 6  # each patient twice
+    split = split_patients(table, seed=seed)
+    assert (split.groupby("patient").split.nunique() == 1).all()
+    assert split.groupby("split").patient.nunique().to_dict() == {"train": 4, "validation": 1, "test": 1}
+
+
+def test_a_patient_has_a_tumour_where_one_of_the_scans_shows_it():
+    table = patient_table(3, 3)
+    table["patient"] = table.volume % 3  # each has a scan with a tumour and one without
+    assert split_patients(table).groupby("split").patient.nunique().to_dict() == {
+        "train": 1, "validation": 1, "test": 1,
+    }
+
+
+def test_volumes_of_one_patient_on_two_sides_are_named():
+    table = pd.DataFrame({"volume": [3, 4, 5], "patient": [3, 3, 5], "split": ["train", "test", "test"]})
+    with pytest.raises(DataError, match=r"volumes \[3, 4\] lie"):
+        index.check_patient_split(table)
+    assert index.check_patient_split(table.drop(columns="patient")) is not None
+
+
+@pytest.mark.parametrize("with_tumour", [1, 2])
+def test_too_few_patients_with_tumour_for_three_sides_are_said_to_be_in_train(with_tumour):
+    with pytest.warns(UserWarning, match=rf"^{with_tumour} patient\(s\) with a tumour are too few"):
+        split = split_patients(patient_table(with_tumour, 5))
+    assert set(split.split[split.diagnosis == 2]) == {"train"}
+
+
+@pytest.mark.parametrize("with_tumour", [0, 3])
+def test_no_tumour_or_enough_of_them_needs_no_warning(with_tumour, recwarn):
+    split_patients(patient_table(with_tumour, 5))
+    assert not recwarn.list
+
+
 def test_a_saved_split_reads_back(slice_folder, tmp_path):
     split = split_patients(build_index(slice_folder, tmp_path / "out"))
     path = index.save_split(split, tmp_path / "splits" / "patients.csv")

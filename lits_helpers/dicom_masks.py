@@ -20,6 +20,7 @@ from .dicom import (
     IMPLEMENTATION,
     Series,
     choose_series,
+    class_name,
     described,
     find_series,
     import_pydicom,
@@ -248,6 +249,9 @@ def choose_masks(masks: Path, ct: Series, uid: str) -> Series:
     """The series of masks in a folder or file, which is not the CT's own."""
     if masks.is_file():
         header = read_header(masks)
+        if not header.get("Rows"):
+            raise DataError(f"{shown(masks)} is no image but {class_name(header) or 'of unknown kind'}: convert it to "
+                            "a DICOM-SEG or NIfTI of labels first")
         return described(str(header.get("SeriesInstanceUID", "")), [header])
     others = [one for one in find_series(masks) if one.uid != ct.uid and not one.localizer]
     found = [one for one in others if one.uid == uid] if uid else [one for one in others if one.modality == "SEG"]
@@ -291,7 +295,7 @@ def add_segmentation(labels: np.ndarray, dataset: Dataset, pixels: np.ndarray, g
     kind = dataset.get("SegmentationType", "")
     if kind not in ("BINARY", "LABELMAP"):
         raise DataError(f"{name} is a segmentation of type {kind or 'unknown'}: save it as BINARY or LABELMAP")
-    segments = {int(one.SegmentNumber): segment_label(one) for one in dataset.get("SegmentSequence", [])}
+    segments = {int(one.get("SegmentNumber", 0)): segment_label(one) for one in dataset.get("SegmentSequence", [])}
     wanted = {number: label for number, label in segments.items() if label}
     if not wanted:
         names = ", ".join(str(one.get("SegmentLabel", "")) for one in dataset.get("SegmentSequence", [])) or "none"
@@ -312,12 +316,15 @@ def add_segmentation(labels: np.ndarray, dataset: Dataset, pixels: np.ndarray, g
                 grid.require_same_plane(plane, *picture.shape, name)
         target = labels[:, :, grid.slice_at(position, f"frame {number} of {name}")]
         if kind == "LABELMAP":
-            for segment, label in wanted.items():
-                target[(picture == segment).T & (target < label)] = label
+            found = [(picture == segment, label) for segment, label in wanted.items()]
         else:
             identity = functional_group(dataset, frame, "SegmentIdentificationSequence")
-            label = wanted.get(int(identity.ReferencedSegmentNumber), 0) if identity is not None else 0
-            target[(picture > 0).T & (target < label)] = label
+            segment = None if identity is None else numbers(identity, "ReferencedSegmentNumber", 1)
+            if segment is None:
+                raise DataError(f"frame {number} of {name} does not say which segment it is: save it again")
+            found = [(picture > 0, wanted.get(int(segment[0]), 0))]
+        for inside, label in found:
+            target[inside.T & (target < label)] = label
 
 
 def write_segmentation(path: str | os.PathLike, labels: np.ndarray, ct: str | os.PathLike | Series) -> None:

@@ -469,7 +469,9 @@ def test_series_of_a_patient_share_study_and_frame_and_nothing_else(tmp_path):
 def test_labels_are_written_as_they_are_under_the_names_of_3d_ircadb(tmp_path):
     write_series(tmp_path, np.full((2, 3, 11), 255, np.uint8), AFFINE, modality="OT", file_name="image_{}")
     assert {path.name for path in tmp_path.iterdir()} == {f"image_{index}" for index in range(11)}
-    assert pydicom.dcmread(tmp_path / "image_10").pixel_array.tolist() == [[255, 255]] * 3
+    dataset = pydicom.dcmread(tmp_path / "image_10")
+    assert dataset.pixel_array.tolist() == [[255, 255]] * 3
+    assert (dataset.RescaleSlope, dataset.RescaleIntercept, dataset.Modality) == (1, 0, "OT")
 
 
 @pytest.mark.parametrize(

@@ -149,6 +149,14 @@ def test_masks_that_nothing_ties_to_the_ct_are_refused(ct, masks):
         read_ircadb_masks(masks, ct)
 
 
+def test_file_numbers_that_the_ct_has_twice_tie_nothing_to_it(ct, masks):
+    for path in masks.glob("*/*"):
+        rewrite(path, ImagePositionPatient=None, InstanceNumber=None)
+    (ct / "slice_0004.dcm").rename(ct / "other_3.dcm")
+    with pytest.raises(DataError, match="neither positions, instance numbers nor numbers in their names"):
+        read_ircadb_masks(masks, ct)
+
+
 def test_numbers_that_the_ct_lacks_are_named(ct, masks):
     for index in range(6):
         rewrite(masks / "liver" / f"image_{index}", ImagePositionPatient=None, InstanceNumber=index)
@@ -456,7 +464,7 @@ def test_a_tumour_wins_over_a_liver_that_covers_it(tmp_path, ct, labels):
 
 def test_segments_of_other_organs_are_ignored(tmp_path, ct, labels):
     write_segmentation(tmp_path / "seg.dcm", labels, ct)
-    rename_segment(tmp_path / "seg.dcm", 1, "Hepatic vein", "Vein")
+    rename_segment(tmp_path / "seg.dcm", 1, "Liver vein", "Vein")
     labels[labels == 1] = 0
     np.testing.assert_array_equal(read_mask_series(tmp_path / "seg.dcm", ct), labels)
 
@@ -482,6 +490,22 @@ def test_a_fractional_segmentation_is_refused(tmp_path, ct, labels):
     rewrite(tmp_path / "seg.dcm", SegmentationType="FRACTIONAL")
     with pytest.raises(DataError, match="seg.dcm is a segmentation of type FRACTIONAL"):
         read_mask_series(tmp_path / "seg.dcm", ct)
+
+
+def test_a_frame_of_no_segment_is_refused(tmp_path, ct, labels):
+    write_segmentation(tmp_path / "seg.dcm", labels, ct)
+    dataset = pydicom.dcmread(tmp_path / "seg.dcm")
+    del dataset.PerFrameFunctionalGroupsSequence[2].SegmentIdentificationSequence
+    dataset.save_as(tmp_path / "seg.dcm")
+    with pytest.raises(DataError, match="frame 2 of .*seg.dcm does not say which segment it is"):
+        read_mask_series(tmp_path / "seg.dcm", ct)
+
+
+def test_contours_are_refused_with_the_way_out(tmp_path, ct):
+    path = shutil.copy(ct / "slice_0000.dcm", tmp_path / "rtstruct.dcm")
+    rewrite(path, SOPClassUID=pydicom.uid.RTStructureSetStorage, Modality="RTSTRUCT", Rows=None, Columns=None, PixelData=None)
+    with pytest.raises(DataError, match="rtstruct.dcm is no image but RT Structure Set Storage: convert it"):
+        read_mask_series(path, ct)
 
 
 def test_a_segmentation_of_another_ct_is_refused(tmp_path, ct, labels):

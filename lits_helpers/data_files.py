@@ -178,7 +178,7 @@ def _paired_folders(root: str, folders: dict[str, list[str]]) -> dict[str, str]:
         below, last = os.path.relpath(folder, root), os.path.basename(folder)
         pictures = [name for name in names if PICTURE_FILE.fullmatch(name)]
         role = "image" if _IMAGE_WORD.search(last) else "mask" if _MASK_WORD.search(last) else ""
-        if not pictures or not role or below == ".":
+        if not pictures or not role:
             continue
         told = (one for name in pictures if (one := _named(folder, name)))
         if role == "mask" and any("mask" in one.role for one in told):

@@ -2,6 +2,7 @@ import os
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
 
 from lits_helpers import data_files
@@ -201,9 +202,10 @@ def test_a_dicomdir_alone_is_no_data(tmp_path):
         ("ct", {"modality": "CT", "description": "liver mask"}),
         ("masks", {"modality": "OT"}),
         ("seg", {"modality": "CT", "patient": 1}),
+        ("ct", {"modality": "SEG", "description": "result"}),
     ],
 )
-def test_a_mask_series_is_told_by_description_or_folder_and_goes_with_its_ct(tmp_path, place, series):
+def test_a_mask_series_is_told_by_kind_description_or_folder_and_goes_with_its_ct(tmp_path, place, series):
     write_dicom(tmp_path / "p1" / "ct", description="abdomen")
     write_dicom(tmp_path / "p1" / place, **series, file_name="m{}.dcm")
     write_dicom(tmp_path / "p2", patient=2)
@@ -233,6 +235,32 @@ def test_a_series_that_is_neither_ct_nor_mask_is_a_problem(tmp_path):
     write_dicom(tmp_path, modality="MR", description="T1")
     [(_, role, text, _)] = found_below(tmp_path)
     assert role == "problem" and "MR" in text
+
+
+def rewrite(folder, **attributes):
+    """Change attributes of all DICOM files in a folder; None removes one."""
+    for path in folder.iterdir():
+        dataset = pydicom.dcmread(path)
+        for name, value in attributes.items():
+            if value is None:
+                delattr(dataset, name)
+            else:
+                setattr(dataset, name, value)
+        dataset.save_as(path)
+
+
+def test_a_localizer_is_no_scan(tmp_path):
+    write_dicom(tmp_path / "ct")
+    write_dicom(tmp_path / "scout", patient=1)
+    rewrite(tmp_path / "scout", ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"])
+    assert {(role, path) for _, role, _, path in found_below(tmp_path)} == {("image", "ct")}
+
+
+def test_series_without_a_uid_are_told_apart_by_their_folders(tmp_path):
+    for folder in ("a", "b"):
+        write_dicom(tmp_path / folder)
+        rewrite(tmp_path / folder, SeriesInstanceUID=None)
+    assert len({key for _, _, key, _ in found_below(tmp_path)}) == 2
 
 
 def test_one_damaged_folder_is_a_problem_beside_the_others(tmp_path):
@@ -268,6 +296,15 @@ def test_a_patient_of_3d_ircadb_is_found_however_it_was_unpacked(tmp_path, image
         ("3d-ircadb", "image", (17,), f"zip/3Dircadb1.17/{image}"),
         ("3d-ircadb", "mask", (17,), f"zip/3Dircadb1.17/{masks}"),
     }
+
+
+def test_only_the_ct_of_a_patient_folder_is_its_image(tmp_path):
+    folder = tmp_path / "3Dircadb1.1" / "PATIENT_DICOM"
+    write_dicom(folder, file_name="image_{}")
+    write_dicom(folder, modality="OT", file_name="other_{}")
+    folders, _ = walk(str(tmp_path))
+    [image] = recognised(str(tmp_path), folders)
+    assert pydicom.dcmread(folder / "image_0").SeriesInstanceUID == image.series
 
 
 def test_other_organs_and_labelled_pictures_of_3d_ircadb_are_left_out(tmp_path):

@@ -244,10 +244,15 @@ def test_images_and_masks_in_folders_of_their_own_are_one_copy_beside_another(tm
 
 
 def test_parts_with_other_numbers_are_one_layout_and_a_single_double_is_a_problem(tmp_path):
-    touch(tmp_path, *pair("train", 0, 1, 2), *pair("test", 3, 4, 0))
+    touch(tmp_path, *pair("train", 0, 1), *pair("test", 2, 0))
     [layout] = find_layouts(tmp_path)
-    assert layout.cases.volume.tolist() == [0, 1, 2, 3, 4]
+    assert layout.cases.volume.tolist() == [0, 1, 2]
     assert len(layout.problems) == 2 and all("the same slice as" in problem for problem in layout.problems)
+
+
+def test_a_copy_of_one_part_alone_is_a_copy(tmp_path):
+    touch(tmp_path, *pair("a", 0, 1), *pair("b", 2, 3), *pair("c", 2, 3))
+    assert [one.cases.volume.tolist() for one in find_layouts(tmp_path)] == [[0, 1, 2, 3], [2, 3]]
 
 
 def test_paired_slices_numbered_anew_in_train_and_test_are_two_layouts(tmp_path):

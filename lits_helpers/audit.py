@@ -454,8 +454,8 @@ def matched_pictures(slices: pd.DataFrame) -> list[tuple[np.ndarray, np.ndarray,
             if max(abs(x) / width, abs(y) / height) < 2 / SIDE:
                 right, down = right + x, down + y
         title = (
-            f"volume {row.volume_a}, slice {row.slice_a} and volume {row.volume_b}, slice "
-            f"{row.slice_b}: {row.similarity:.2f}"
+            f"volume {row.volume_a}, slice {row.slice_a}\n"
+            f"volume {row.volume_b}, slice {row.slice_b}\nsimilarity {row.similarity:.2f}"
         )
         found.append((first, moved, title))
     return found

@@ -357,6 +357,32 @@ def dice_distribution(slices: pd.DataFrame, patients: pd.DataFrame) -> Figure:
     return figure
 
 
+@styled
+def duplicate_slices(pairs: Sequence[tuple[np.ndarray, np.ndarray, str]]) -> Figure:
+    """Slices that look alike, side by side, and what differs between them; one row a pair.
+
+    Parameters
+    ----------
+    pairs : sequence of (first, second, title)
+        uint8 (rows, columns), the second moved onto the first, as
+        :func:`lits_helpers.audit.matched_pictures` reads them.
+    """
+    figure, axes = panels(len(pairs), 3, size=(9, 3.1 * len(pairs) + 0.9), pictures=True)
+    for panel, words in zip(axes[0], ("First", "Second, moved onto it", "Second less first"), strict=True):
+        panel.set_title(words)
+    for line, (first, second, title) in zip(axes, pairs, strict=True):
+        show_ct(line[0], first)
+        show_ct(line[1], second)
+        line[0].set_ylabel(title, fontsize=8)
+        difference = second.astype(np.int16) - first
+        shown = line[2].imshow(difference, cmap="RdBu_r", vmin=-128, vmax=128)
+    scale = figure.colorbar(shown, ax=axes, location="bottom", shrink=0.3, pad=0.02, anchor=(1, 0))
+    scale.set_label("grey levels, of 255", fontsize=8)
+    scale.ax.tick_params(labelsize=8)
+    figure.suptitle("Near-duplicate slices of different volumes, and their similarity")
+    return figure
+
+
 def save_figure(figure: Figure, path: str | os.PathLike) -> Path:
     """Write a figure as PNG at 150 dpi, atomically, and return its path.
 

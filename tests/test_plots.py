@@ -312,6 +312,16 @@ def test_dice_that_is_undefined_everywhere_is_drawn_without_a_median():
     assert "0 slices\n1 left out (both empty)" in texts(figure)
 
 
+def test_duplicate_slices_stand_beside_their_difference():
+    first, second = np.full((8, 8), 200, np.uint8), np.full((8, 8), 90, np.uint8)
+    figure = plots.duplicate_slices([(first, second, "volume 1 and 6"), (second, first, "volume 3 and 7")])
+    pictures = [panel.images[0].get_array() for panel in figure.axes[:6]]
+    assert [int(picture[0, 0]) for picture in pictures] == [200, 90, -110, 90, 200, 110]
+    limits = [panel.images[0].get_clim() for panel in figure.axes[:6]]
+    assert limits == [(0, 255), (0, 255), (-128, 128)] * 2
+    assert {"volume 1 and 6", "volume 3 and 7", "Second less first", "grey levels, of 255"} <= set(texts(figure))
+
+
 def test_a_figure_is_saved_as_png_at_150_dots_an_inch(tmp_path):
     figure = plots.confusion_matrix(pd.DataFrame([[1, 0], [0, 1]]))
     path = plots.save_figure(figure, tmp_path / "figures" / "confusion.png")

@@ -36,13 +36,11 @@ from tqdm.auto import tqdm
 from . import masks
 from .data_files import NIFTI_FILE, PICTURE_FILE, SLICES, Found, recognised, walk
 from .files import DataError
-from .pictures import read_image
 from .volumes import read_geometry
 
 LAYOUTS = ("lits-nifti", "decathlon", "dicom", "3d-ircadb", *SLICES)
 VOLUME_COLUMNS = ["volume", "image_path", "image_series", "mask_path", "mask_series", "slices"]
 SLICE_COLUMNS = ["volume", "slice", "image_path", "mask_path", "tumour_mask_path"]
-_SAMPLE = 24  # masks looked at for their coding
 
 EXPECTED = """\
   report-slices  images/train_images/volume-0_slice_0.jpg, masks/train_masks/volume-0_slice_0_mask.jpg
@@ -159,36 +157,45 @@ def choose(layouts: Sequence[Layout], name: str | None = None) -> Layout:
     raise DataError("\n".join([f"{asked}:", *lines, advice]))
 
 
-def what_is_here(root: str | os.PathLike) -> pd.DataFrame:
+def what_is_here(root: str | os.PathLike, *, mask_meaning: str = "") -> pd.DataFrame:
     """A table of the layouts below a folder.
+
+    Parameters
+    ----------
+    root : path
+        Only read.
+    mask_meaning : str
+        What masks of two levels outline: see :func:`lits_helpers.masks.detect`.
 
     Returns
     -------
     DataFrame
         One row a layout: ``layout``, ``folder`` (relative to ``root``), ``volumes``, ``slices``,
-        ``coding`` of the masks (those of volumes are checked on reading) and ``problems``, their number.
+        ``coding`` of the masks (those of volumes are checked on reading; for others it begins with
+        "ambiguous" or "unreadable" where it is not known) and ``problems``, their number.
 
     Raises
     ------
     DataError
         As :func:`find_layouts`.
     """
-    return summarised(find_layouts(root), root)
+    return summarised(find_layouts(root), root, mask_meaning=mask_meaning)
 
 
-def summarised(layouts: Sequence[Layout], root: str | os.PathLike) -> pd.DataFrame:
+def summarised(layouts: Sequence[Layout], root: str | os.PathLike, *, mask_meaning: str = "") -> pd.DataFrame:
     """The table of :func:`what_is_here`, of layouts that were found before."""
-    return pd.DataFrame([
+    rows = [
         {
             "layout": layout.name,
             "folder": os.path.relpath(layout.folder, root),
             "volumes": layout.cases.volume.nunique(),
             "slices": int(layout.cases.slices.sum()) if layout.kind == "volumes" else len(layout.cases),
-            "coding": _coding(layout),
+            "coding": _coding(layout, mask_meaning),
             "problems": len(layout.problems),
         }
         for layout in layouts
-    ])  # fmt: skip
+    ]
+    return pd.DataFrame(rows)
 
 
 # Copies ---------------------------------------------------------------------------------------
@@ -331,16 +338,17 @@ def _slices_in_header(image: str, mask: str) -> int:
     return shape[0]
 
 
-def _coding(layout: Layout) -> str:
-    """How masks code liver and tumour."""
-    masked = layout.cases[layout.cases.mask_path != ""]
-    if masked.empty:
+def _coding(layout: Layout, meaning: str) -> str:
+    """How masks code liver and tumour, or why that is not known."""
+    mask_files = [path for path in layout.cases.mask_path if path]
+    if not mask_files:
         return "no masks"
     if layout.kind == "volumes":
         return "labels (checked on reading)"
-    sample = masked.mask_path.iloc[:: max(1, len(masked) // _SAMPLE)]
+    if layout.name == "lits-png":
+        return masks.TWO_FILES.name
     try:
-        codings = {masks.recognise(read_image(path, grey=True)) for path in sample}
+        return masks.detect(mask_files, meaning=meaning or None).name
     except DataError as error:
-        return f"unreadable: {error}"
-    return " and ".join(sorted(codings))
+        # What a user can settle names the setting that does.
+        return f"{'ambiguous' if 'LITS_MASK_MEANING' in str(error) else 'unreadable'}: {error}"

@@ -40,7 +40,7 @@ def write_layout(root: Path, name: str, patients: Patients, *, coding: str = "la
     patients : mapping of int to PhantomPatient
         By the volume number that files are named with.
     coding : str
-        Of the masks of ``"paired-slices"``: see :func:`lits_helpers.masks.encode`.
+        Of the masks of ``"paired-slices"``: a name in :data:`lits_helpers.masks.CODINGS`.
 
     Returns
     -------
@@ -200,7 +200,7 @@ def _write_paired(root: Path, patients: Patients, coding: str = "labels") -> Non
         for number, (image, labels) in enumerate(zip(patient.hounsfield, patient.labels, strict=True)):
             name = f"{volume}_{number}.png"
             write_image(root / "train_images" / name, three_channels(image))
-            write_image(root / "train_masks" / name, labels if coding == "labels" else masks.encode(labels, coding))
+            write_image(root / "train_masks" / name, masks.encode(labels, coding))
 
 
 WRITERS: dict[str, Callable[[Path, Patients], None]] = {

@@ -308,6 +308,31 @@ def test_the_coding_of_slices_is_that_of_their_masks(slice_folder):
     assert what_is_here(slice_folder).coding[0] == "report-jpg"
 
 
+def two_level_slices(root):
+    for number in range(3):
+        for name in pair("slices", number):
+            write_image(root / name, 255 * np.eye(8, dtype=np.uint8))
+
+
+def test_masks_of_two_levels_are_ambiguous_until_the_user_says_what_they_mean(tmp_path):
+    two_level_slices(tmp_path)
+    assert what_is_here(tmp_path).coding[0].startswith("ambiguous: ")
+    assert what_is_here(tmp_path, mask_meaning="tumour").coding[0] == "0/255"
+
+
+def test_masks_that_cannot_be_read_are_named_in_the_table(tmp_path):
+    two_level_slices(tmp_path)
+    bad = tmp_path / pair("slices", 1)[1]
+    bad.write_bytes(b"")
+    coding = what_is_here(tmp_path).coding[0]
+    assert coding.startswith("unreadable: ") and bad.name in coding
+
+
+def test_lits_png_has_its_masks_in_two_files(tmp_path):
+    touch(tmp_path, "volume-3_0.png", "segmentation-3_livermask_0.png", "segmentation-3_lesionmask_0.png")
+    assert what_is_here(tmp_path).coding[0] == "two files"
+
+
 def test_the_coding_of_volumes_is_checked_on_reading(tmp_path):
     scan(tmp_path)
     scan(tmp_path, modality="OT", description="labels")

@@ -8,7 +8,8 @@ import pytest
 
 from lits_helpers.conversion import read_case
 from lits_helpers.files import DataError
-from lits_helpers.layouts import find_layouts
+from lits_helpers.layouts import find_layouts, what_is_here
+from lits_helpers.masks import CODINGS
 from lits_helpers.phantom import phantom_volume
 from lits_helpers.phantom_layouts import WRITERS, write_layout
 
@@ -121,6 +122,14 @@ def test_the_table_of_lits_png_is_as_wrong_as_the_published_one(tmp_path, patien
     table = pd.read_csv(tmp_path / "lits_df.csv")
     assert table.instance_number.tolist() == [*range(256), 0, 1]
     assert table.liver_mask_empty.all() and not table.tumor_mask_empty.any()
+
+
+@pytest.mark.parametrize("coding", CODINGS)
+def test_paired_slices_come_in_every_coding(tmp_path, patients, coding):
+    write_layout(tmp_path, "paired-slices", {2: patients[2]}, coding=coding)
+    meaning = {"0/1": "liver", "0/255": "liver", "0/1 tumour": "tumour", "0/255 tumour": "tumour"}.get(coding, "")
+    table = what_is_here(tmp_path, mask_meaning=meaning)
+    assert table.coding.tolist() == [coding.removesuffix(" tumour")]
 
 
 def test_an_unknown_layout_is_refused_with_the_known_ones(tmp_path, patients):

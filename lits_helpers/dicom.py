@@ -73,12 +73,12 @@ def import_pydicom() -> ModuleType:
 
 
 def is_dicom(path: Path) -> bool:
-    """Whether a file carries DICOM's mark: ``DICM`` after 128 bytes (PS3.10, 7.1)."""
+    """Whether a file can be read and carries DICOM's mark: ``DICM`` after 128 bytes (PS3.10, 7.1)."""
     try:
         with open(path, "rb") as file:
             return file.read(132)[128:] == b"DICM"
-    except OSError as error:
-        raise DataError(f"{shown(path)} cannot be read ({error.strerror}): see to its permissions") from error
+    except OSError:
+        return False
 
 
 def read_header(path: Path) -> Dataset:
@@ -152,13 +152,16 @@ def find_series(folder: str | os.PathLike) -> list[Series]:
     Raises
     ------
     DataError
-        If ``folder`` is no folder, or a DICOM file in it is damaged.
+        If ``folder`` is no folder, a file in it cannot be read, or a DICOM file is damaged.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise DataError(f"{shown(folder)} is not a folder: give the folder that holds the DICOM files")
     names = sorted(entry.name for entry in os.scandir(folder) if entry.is_file())
     wanted = [folder / name for name in names if not name.startswith(".") and name.upper() != "DICOMDIR"]
+    for path in wanted:
+        if not os.access(path, os.R_OK):
+            raise DataError(f"{shown(path)} cannot be read and may be a slice: see to its permissions")
     groups: dict[str, list[Dataset]] = defaultdict(list)
     for path in tqdm([path for path in wanted if is_dicom(path)], desc="reading headers", unit="file", delay=2):
         header = read_header(path)

@@ -44,6 +44,8 @@ TUMOUR_FOLDER = re.compile(r"(liver)?[ _-]?tumou?rs?[ _-]?\d*", re.IGNORECASE)
 TUMOUR_WORDS = re.compile(r"tumou?r|lesion|\bmass(es)?\b|neoplas|metasta|carcinoma|cancer|\bhcc\b", re.IGNORECASE)
 LIVER_WORDS = re.compile(r"(whole )?liver( parenchyma| structure)?", re.IGNORECASE)
 LIVER_CODES = {"10200004", "T-62000"}  # SNOMED CT and the older SNOMED RT, DICOM PS3.16 CID 7192
+# The house's mask colours of drawing.py (#56B4E9, #D55E00) as CIE L*, a*, b*, which DICOM asks for.
+DISPLAY_COLOURS = {LIVER: (69.83, -12.02, -34.77), TUMOUR: (54.19, 43.28, 63.28)}
 SAME_PLACE = 0.2  # in voxels: how far a mask's slice may lie from the CT's
 
 
@@ -387,13 +389,16 @@ def write_segmentation(path: str | os.PathLike, labels: np.ndarray, ct: str | os
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise DataError(f"no segmentation can refer to the CT of {shown(grid.headers[0].filename)} ({error}): "
                         "give the series as the scanner wrote it, or write NIfTI") from error
+    if "ContentCreatorName" not in segmentation:
+        segmentation.ContentCreatorName = ""  # required, may be empty (PS3.3, table 10-12); a program, no person
     with atomic_path(path) as temporary:
         segmentation.save_as(temporary)
 
 
 def segment_description(label: int, number: int):  # noqa: ANN201 (highdicom's SegmentDescription)
-    """Name, codes (PS3.16, CID 7150 and 7151) and origin of one segment."""
+    """Name, codes (PS3.16, CID 7150 and 7151), colour and origin of one segment."""
     from highdicom import AlgorithmIdentificationSequence
+    from highdicom.color import CIELabColor
     from highdicom.seg import SegmentAlgorithmTypeValues, SegmentDescription
     from pydicom.sr.codedict import codes
 
@@ -403,7 +408,7 @@ def segment_description(label: int, number: int):  # noqa: ANN201 (highdicom's S
         LIVER: (codes.SCT.AnatomicalStructure, codes.SCT.Liver, "Liver"),
         TUMOUR: (codes.SCT.MorphologicallyAbnormalStructure, codes.SCT.Neoplasm, "Liver tumour"),
     }[label]
-    return SegmentDescription(
+    description = SegmentDescription(
         segment_number=number,
         segment_label=name,
         segmented_property_category=structure,
@@ -414,3 +419,5 @@ def segment_description(label: int, number: int):  # noqa: ANN201 (highdicom's S
         ),
         anatomic_regions=[codes.SCT.Liver] if label == TUMOUR else None,
     )
+    description.RecommendedDisplayCIELabValue = list(CIELabColor(*DISPLAY_COLOURS[label]).value)
+    return description

@@ -354,6 +354,14 @@ def test_a_colour_picture_is_refused(tmp_path):
         read_series(tmp_path)
 
 
+def test_a_file_that_may_not_be_read_is_named(tmp_path, monkeypatch):
+    """Stated by ``os.access`` alone, since permissions do not bind whoever runs tests as root."""
+    write_stack(tmp_path)
+    monkeypatch.setattr("os.access", lambda path, mode: Path(path).name != "image_3")
+    with pytest.raises(DataError, match="image_3 cannot be read"):
+        read_series(tmp_path)
+
+
 def test_a_file_cut_within_its_pixels_is_named(tmp_path):
     paths = write_stack(tmp_path)
     paths[2].write_bytes(paths[2].read_bytes()[:-6])

@@ -9,9 +9,11 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
+from highdicom.color import CIELabColor
 
 from lits_helpers.dicom import find_series, write_series
 from lits_helpers.dicom_masks import read_ircadb_masks, read_mask_series, write_segmentation
+from lits_helpers.drawing import LIVER_COLOUR, TUMOUR_COLOUR
 from lits_helpers.files import DataError
 
 SHAPE = (7, 5, 6)  # 35 pixels a frame: no whole number of bytes
@@ -346,6 +348,14 @@ def test_segments_are_coded_and_say_which_program_made_them(tmp_path, ct, labels
         kind = segment.SegmentedPropertyTypeCodeSequence[0]
         assert (kind.CodingSchemeDesignator, kind.CodeValue) == ("SCT", code)
         assert (segment.SegmentAlgorithmType, segment.SegmentAlgorithmName) == ("AUTOMATIC", "lits_helpers")
+
+
+def test_viewers_are_told_the_mask_colours_of_the_figures(tmp_path, ct, labels):
+    write_segmentation(tmp_path / "seg.dcm", labels, ct)
+    segments = pydicom.dcmread(tmp_path / "seg.dcm").SegmentSequence
+    for segment, colour in zip(segments, (LIVER_COLOUR, TUMOUR_COLOUR), strict=True):
+        red_green_blue = CIELabColor.from_dicom_value(segment.RecommendedDisplayCIELabValue).to_rgb()
+        assert np.abs(np.subtract(red_green_blue, [int(colour[i : i + 2], 16) for i in (1, 3, 5)])).max() <= 1
 
 
 @pytest.mark.parametrize("present", [(1,), (2,), (1, 2)])

@@ -7,7 +7,7 @@ import os
 import sys
 
 from .files import DataError, collected_error, shown
-from .settings import MEANINGS, PROFILES, Settings, load_settings
+from .settings import PROFILES, Settings, load_settings
 
 
 def _at_least_one(text: str) -> int:
@@ -33,7 +33,8 @@ def _parser() -> argparse.ArgumentParser:
             "--layout", metavar="NAME", help="which layout is meant where the folder holds several"
         )
         sub.add_argument(
-            "--mask-meaning", choices=MEANINGS, help="what masks of two levels outline"
+            "--mask-meaning", metavar="WORDS",
+            help="what masks of two levels outline: liver, tumour, or 'liver and tumour'",
         )
         sub.add_argument(
             "--output", metavar="FOLDER", help="folder that gets everything written (outputs/)"

@@ -39,7 +39,7 @@ from .layouts import SLICE_COLUMNS, Layout, choose, find_layouts
 from .parallel import run_jobs
 from .phantom import ensure_phantom
 from .pictures import read_image, read_image_size, write_image
-from .settings import MEANINGS, Settings
+from .settings import Settings
 
 # Slices by diagnosis that the report counted (its figure 6), and its split of the tumour slices.
 REPORT_COUNTS = {masks.EMPTY: 19_777, masks.LIVER_ONLY: 6_948, masks.LIVER_AND_TUMOUR: 2_631}
@@ -150,7 +150,7 @@ def build_index(
     if not mask_meaning and (table.coding == "labels").all() and not table.tumour_pixels.any():
         raise DataError(
             f"all masks below {root} hold 0 and 1 alone: liver without any tumour, tumours, or both as "
-            f"one? Say which with LITS_MASK_MEANING (mask_meaning): {', '.join(MEANINGS)}"
+            f"one? Say which with LITS_MASK_MEANING (mask_meaning): {', '.join(masks.MEANINGS)}"
         )
     return table
 

@@ -21,9 +21,6 @@ _LITS_NAME = re.compile(
     r"volume-\d+(_slice)?_\d+(_mask)?\.(jpe?g|png)|(volume-|segmentation-|liver_)\d+\.nii(\.gz)?", re.IGNORECASE
 )
 
-# What masks of two levels can outline; of the last, nobody can tell the tumours.
-MEANINGS = ("liver", "tumour", "liver and tumour")
-
 # What a profile fixes. "full" is the report's (sections 4.3 and 4.4): 256x256x3 slices,
 # 64..1024 filters, batch 32, 55 epochs, Adam at 1e-4. "tiny" is ours, for two CPU cores.
 PROFILES = {
@@ -67,7 +64,8 @@ class Settings:
         that :func:`lits_helpers.layouts.what_is_here` lists. Empty: there is only one.
     mask_meaning : str
         What masks of two levels outline (``LITS_MASK_MEANING``): ``"liver"``, ``"tumour"`` or
-        ``"liver and tumour"``. Empty: the masks tell themselves.
+        ``"liver and tumour"``; or of each level: see :func:`lits_helpers.masks.detect`. Empty: the
+        masks tell it themselves.
     seed : int
         For every shuffle; 32 is the report's ``random_state``.
     """
@@ -182,8 +180,6 @@ def load_settings(**overrides: object) -> Settings:
         name: overrides.pop(name, None) or os.environ.get(f"LITS_{name.upper()}") or ""
         for name in ("layout", "mask_meaning")
     }
-    if about_data["mask_meaning"] not in ("", *MEANINGS):
-        raise DataError(f"LITS_MASK_MEANING is {about_data['mask_meaning']!r}: set it to one of {', '.join(MEANINGS)}")
     if data_source == "phantom":  # it holds volumes as well, and its masks are known
         about_data = {"layout": "report-slices", "mask_meaning": ""}
     chosen = {

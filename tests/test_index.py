@@ -9,8 +9,11 @@ import pytest
 from lits_helpers import index
 from lits_helpers.files import DataError
 from lits_helpers.index import build_index, split_patients, split_slices
-from lits_helpers.settings import load_settings
+from lits_helpers.masks import read_labels
+from lits_helpers.phantom import phantom_volume
+from lits_helpers.phantom_layouts import WRITERS, write_layout
 from lits_helpers.pictures import write_image
+from lits_helpers.settings import load_settings
 
 
 def image_of(root, volume, number, ending="jpg"):
@@ -240,6 +243,128 @@ def test_the_data_root_is_only_read(slice_folder, tmp_path):
     before = state()
     build_index(slice_folder, tmp_path / "out")
     assert state() == before
+
+
+# Any layout -----------------------------------------------------------------------------------
+
+LAYOUTS_WITH_MASKS = [name for name in WRITERS if name != "dicom-scans"]
+
+
+@pytest.fixture(scope="module")
+def patients():
+    """Two synthetic patients of 64x64, one without tumour."""
+    return {0: phantom_volume(10, size=64, tumours=()), 3: phantom_volume(2, size=64, tumours=("large", "medium"))}
+
+
+def truth_of(patients, size=64):
+    """Diagnosis and tumour pixels of each slice, in the order of the slice table."""
+    planes = [plane for number in sorted(patients) for plane in patients[number].labels]
+    if size != 64:
+        planes = [cv2.resize(plane, (size, size), interpolation=cv2.INTER_NEAREST_EXACT) for plane in planes]
+    return [int(plane.max()) for plane in planes], [int((plane == 2).sum()) for plane in planes]
+
+
+@pytest.mark.parametrize("name", LAYOUTS_WITH_MASKS)
+def test_every_layout_gives_the_table_of_its_patients(patients, tmp_path, name):
+    write_layout(tmp_path / "data", name, patients)
+    table = build_index(tmp_path / "data", tmp_path / "out")
+    diagnosis, tumour_pixels = truth_of(patients, 256 if name == "lits-png" else 64)
+    assert table.volume.unique().tolist() == [0, 3]
+    # Of small slices the report's JPEG masks tell less (see masks); all others tell everything.
+    right = np.mean(table.diagnosis.to_numpy() == diagnosis)
+    assert right == 1 if name != "report-slices" else right > 0.9
+    if name not in ("report-slices", "lits-png"):
+        assert table.tumour_pixels.tolist() == tumour_pixels
+    assert not any((tmp_path / "data").rglob("*.csv")) or name == "lits-png"
+
+
+@pytest.mark.parametrize("coding", ["labels", "0/127/255", "0/128/255", "colours"])
+def test_every_coding_that_tells_all_gives_the_very_labels(patients, tmp_path, coding):
+    write_layout(tmp_path / "data", "paired-slices", patients, coding=coding)
+    table = build_index(tmp_path / "data", tmp_path / "out")
+    assert (table.diagnosis.tolist(), table.tumour_pixels.tolist()) == truth_of(patients)
+    planes = [plane for number in sorted(patients) for plane in patients[number].labels]
+    assert all((read_labels(path) == plane).all() for path, plane in zip(table.mask_path, planes, strict=True))
+    assert table.coding.unique().tolist() == [coding] and table.small_tumours_known.all()
+
+
+@pytest.mark.parametrize("coding", ["0/1", "0/255"])
+def test_two_levels_are_refused_until_their_meaning_is_told(patients, tmp_path, coding):
+    write_layout(tmp_path / "data", "paired-slices", patients, coding=coding)
+    with pytest.raises(DataError, match="LITS_MASK_MEANING"):
+        build_index(tmp_path / "data", tmp_path / "out")
+    table = build_index(tmp_path / "data", tmp_path / "out", mask_meaning="liver")
+    diagnosis, _ = truth_of(patients)
+    assert table.diagnosis.tolist() == np.minimum(diagnosis, 1).tolist()
+    assert not table.small_tumours_known.any()
+    table = build_index(tmp_path / "data", tmp_path / "out", mask_meaning="tumour")
+    assert set(table.diagnosis) == {0, 2}
+
+
+def test_labels_are_written_once_and_the_data_is_only_read(patients, tmp_path, monkeypatch):
+    write_layout(tmp_path / "data", "lits-png", patients)
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "data").rglob("*")}
+    first = build_index(tmp_path / "data", tmp_path / "out")
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "data").rglob("*")} == before
+    monkeypatch.setattr(index, "_write_labels", None)
+    pd.testing.assert_frame_equal(build_index(tmp_path / "data", tmp_path / "out"), first)
+
+
+def test_a_mask_of_another_coding_is_named_and_may_be_left_out(patients, tmp_path):
+    write_layout(tmp_path / "data", "paired-slices", patients, coding="0/127/255")
+    odd = sorted((tmp_path / "data").rglob("*masks*/*.png"))[5]
+    cv2.imwrite(str(odd), np.full((64, 64), 200, np.uint8))
+    with pytest.raises(DataError, match=odd.name):
+        build_index(tmp_path / "data", tmp_path / "out")
+    with pytest.warns(UserWarning, match=odd.name):
+        table = build_index(tmp_path / "data", tmp_path / "out", skip_problems=True)
+    assert len(table) == len(truth_of(patients)[0]) - 1
+
+
+def test_two_layouts_are_both_listed_and_the_user_chooses(patients, tmp_path):
+    write_layout(tmp_path / "data" / "volumes", "decathlon", patients)
+    write_layout(tmp_path / "data" / "slices", "report-slices", patients)
+    with pytest.raises(DataError, match="(?s)decathlon.*report-slices.*LITS_LAYOUT"):
+        build_index(tmp_path / "data", tmp_path / "out")
+    settings = load_settings(data_root=tmp_path / "data", output_root=tmp_path / "out", layout="decathlon")
+    assert index.load_slices(settings).diagnosis.tolist() == truth_of(patients)[0]
+
+
+def test_one_broken_volume_does_not_stop_the_other(patients, tmp_path):
+    write_layout(tmp_path / "data", "lits-nifti", patients)
+    broken = next((tmp_path / "data").rglob("volume-0.nii*"))
+    broken.write_bytes(broken.read_bytes()[:-3000])
+    with pytest.raises(DataError, match="volume 0: .*volume-0.nii"):
+        build_index(tmp_path / "data", tmp_path / "out")
+    with pytest.warns(UserWarning, match="volume-0.nii"):
+        table = build_index(tmp_path / "data", tmp_path / "out", skip_problems=True)
+    assert table.volume.unique().tolist() == [3]
+
+
+@pytest.mark.parametrize("path", ["../../../etc/passwd", "/etc/passwd", "images/other.jpg"])
+def test_a_path_in_the_stored_table_that_is_not_below_the_root_is_refused(slice_folder, tmp_path, path):
+    build_index(slice_folder, tmp_path / "out")
+    [stored] = (tmp_path / "out" / "index").glob("*.csv")
+    rows = pd.read_csv(stored, keep_default_na=False)
+    rows.loc[3, "mask_path"] = path
+    rows.to_csv(stored, index=False)
+    with pytest.raises(DataError, match=f"{stored.name}: names {path}.*delete this file"):
+        build_index(slice_folder, tmp_path / "out")
+
+
+def test_threads_and_a_cluster_give_the_same_table(slice_folder, tmp_path):
+    distributed = pytest.importorskip("distributed")
+    with distributed.Client(n_workers=2, threads_per_worker=1, dashboard_address=None) as client:
+        ours = build_index(slice_folder, tmp_path / "cluster", executor=client.get_executor())
+    pd.testing.assert_frame_equal(ours, build_index(slice_folder, tmp_path / "threads"))
+
+
+def test_a_circle_of_links_is_named_and_never_followed(slice_folder, tmp_path):
+    (slice_folder / "images" / "again").symlink_to(slice_folder)
+    with pytest.raises(DataError, match="again: a link in a circle"):
+        build_index(slice_folder, tmp_path / "out")
+    with pytest.warns(UserWarning, match="circle"):
+        assert len(build_index(slice_folder, tmp_path / "out", skip_problems=True)) == 16
 
 
 def test_slices_are_loaded_from_the_settings_root(slice_folder, tmp_path):

@@ -27,7 +27,7 @@ from .drawing import (
 )
 from .files import atomic_path
 from .index import REPORT_COUNTS, SPLITS
-from .masks import THRESHOLD, report_target
+from .masks import LIVER, THRESHOLD, TUMOUR, Coding, report_target
 
 Case = tuple[np.ndarray, np.ndarray, str]
 
@@ -67,6 +67,64 @@ def example_slices(cases: Sequence[Case]) -> Figure:
 def augmentation_preview(rows: Sequence[Sequence[Case]]) -> Figure:
     """Slices and their transformed versions: one row a slice, the original first."""
     return _case_grid(rows, "Augmentation moves image and mask together")
+
+
+@styled
+def coding_example(coding: Coding, picture: np.ndarray, labels: np.ndarray) -> Figure:
+    """A mask as stored, its levels with what they are taken for, and the labels it gives.
+
+    Parameters
+    ----------
+    coding : lits_helpers.masks.Coding
+        From :func:`lits_helpers.masks.detect`.
+    picture : array (rows, columns), or uint8 (rows, columns, 3), red, green, blue
+        The mask file's pixels.
+    labels : uint8 array (rows, columns)
+        0 background, 1 liver, 2 tumour, decoded from it.
+    """
+    figure, axes = panels(1, 3, size=(10, 3.6))
+    stored, levels, decoded = axes[0]
+    # Of 0, 1 and 2 nothing would be seen on the scale of a screen.
+    scale = f", shown on a scale of 0 to {picture.max()}" if 0 < picture.max() < 64 else ""
+    stored.imshow(picture, cmap="gray", vmin=0, vmax=picture.max() if scale else 255)
+    stored.set_title(f"As stored{scale}")
+
+    colours = ("#BBBBBB", LIVER_COLOUR, TUMOUR_COLOUR)
+    grey = picture if picture.ndim == 2 else cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
+    counts = [np.bincount(grey[labels == label], minlength=int(grey.max()) + 1) for label in range(3)]
+    below = np.zeros(len(counts[0]))
+    for label, count in enumerate(counts):
+        levels.bar(range(len(count)), count, bottom=below, color=colours[label], width=1)
+        below = below + count
+    marks: dict[int, tuple] = {}
+    for level, label in coding.mapping.items():
+        place = round(float(np.dot(np.broadcast_to(level, 3), (0.299, 0.587, 0.114))))
+        # Of the report's levels that lie side by side one picture holds one.
+        rivals = [other for other in marks if grey.max() > TUMOUR and abs(other - place) <= 2]
+        here = below[place] if place < len(below) else 0
+        if all(here > below[other] for other in rivals):
+            marks = {other: mark for other, mark in marks.items() if other not in rivals}
+            marks[place] = (",".join(map(str, np.atleast_1d(level))), colours[label])
+    for place, (words, colour) in marks.items():
+        levels.axvline(place, color=colour, linestyle=":")
+        levels.text(place, 1.01, words, transform=levels.get_xaxis_transform(), ha="center", fontsize=8, rotation=30)
+    levels.set(yscale="log", ylim=(0.5, 2 * grey.size), xlabel="luminance" if picture.ndim == 3 else "grey level")
+    levels.set(ylabel="pixels (log scale)")
+    levels.xaxis.get_major_locator().set_params(integer=True)
+    levels.set_title("Its levels and what they mean", pad=34 if picture.ndim == 3 else 22)
+
+    shown = np.zeros((*labels.shape, 4))
+    for label in (LIVER, TUMOUR):
+        shown[labels == label] = to_rgba(colours[label])
+    decoded.set_facecolor("black")
+    decoded.imshow(shown, interpolation="nearest")
+    decoded.set_title(f"Labels (liver {np.sum(labels == LIVER):,}, tumour {np.sum(labels == TUMOUR):,} pixels)")
+    for panel in (stored, decoded):
+        panel.set(xticks=[], yticks=[])
+        panel.spines[:].set_visible(False)
+    draw_legend(figure, {"background": colours[0], **MASK_COLOURS})
+    figure.suptitle(f"Mask coding {coding.name}{', smeared' if coding.smeared else ''}, from {coding.files:,} files")
+    return figure
 
 
 @styled

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from matplotlib.colors import to_rgba
 
-from lits_helpers import drawing, plots
+from lits_helpers import drawing, masks, plots
 
 BLANK = np.zeros((16, 16, 3), np.uint8)
 
@@ -327,3 +327,43 @@ def test_a_figure_is_saved_as_png_at_150_dots_an_inch(tmp_path):
     path = plots.save_figure(figure, tmp_path / "figures" / "confusion.png")
     assert plt.imread(path).shape[:2] == (570, 630)  # 4.2 x 3.8 inches
     assert [file.name for file in path.parent.iterdir()] == ["confusion.png"]
+
+
+# --- mask codings -----------------------------------------------------------------------------
+
+
+def coding_of(*levels, **options):
+    return masks.Coding("0/128/255", {level: label for label, level in enumerate(levels)}, files=7, **options)
+
+
+def test_a_coding_shows_the_file_its_levels_and_the_labels_they_mean():
+    picture = np.array([0, 128, 255], np.uint8)[LIVER_AND_TUMOUR]
+    figure = plots.coding_example(coding_of(0, 128, 255, smeared=True), picture, LIVER_AND_TUMOUR)
+    stored, levels, decoded = figure.axes
+    assert stored.images[0].get_array().max() == 255
+    bars = {(round(bar.get_x() + bar.get_width() / 2), bar.get_height()) for bar in levels.patches if bar.get_height()}
+    assert bars == {(0, 256 - 80), (128, 80 - 6), (255, 6)}
+    assert [text.get_text() for text in levels.texts] == ["0", "128", "255"]
+    assert decoded.get_title() == "Labels (liver 74, tumour 6 pixels)"
+    assert "Mask coding 0/128/255, smeared, from 7 files" in texts(figure)
+    assert legend_texts(figure) == ["background", "liver", "tumour"]
+
+
+def test_labels_as_stored_are_brightened_and_the_title_says_so():
+    figure = plots.coding_example(coding_of(0, 1, 2), LIVER_AND_TUMOUR, LIVER_AND_TUMOUR)
+    assert figure.axes[0].get_title() == "As stored, shown on a scale of 0 to 2"
+    assert [text.get_text() for text in figure.axes[1].texts] == ["0", "1", "2"]
+
+
+def test_colours_are_marked_at_their_luminance_and_an_empty_mask_is_drawn():
+    figure = plots.coding_example(coding_of((0, 0, 0), (0, 255, 0), (255, 0, 0)), BLANK, labels_with())
+    texts(figure)
+    assert [line.get_xdata()[0] for line in figure.axes[1].lines] == [0, 150, 76]
+
+
+def test_of_neighbouring_levels_the_one_that_the_picture_holds_is_marked():
+    coding = masks.Coding("report-jpg", {53: 0, 54: 1, 83: 1, 84: 2}, files=1)
+    picture = np.full((8, 8), 53, np.uint8)
+    picture[2:4] = 84
+    figure = plots.coding_example(coding, picture, np.where(picture == 84, 2, 0))
+    assert [text.get_text() for text in figure.axes[1].texts] == ["53", "84"]

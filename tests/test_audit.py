@@ -268,6 +268,7 @@ def test_slices_are_counted_by_site_and_side():
     table = as_table(["train"] * 28 + ["train", "test", "validation"])
     sites = audit_split(table, known()).sites
     assert sites.loc["3D-IRCADb, Strasbourg"].to_dict() == {"train": 2, "test": 2, "validation": 2}
+    assert list(sites) == ["train", "validation", "test"]
     assert sites.loc["unknown"].to_dict() == {"train": 56, "test": 0, "validation": 0}
 
 

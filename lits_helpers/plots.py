@@ -423,7 +423,7 @@ def duplicate_slices(pairs: Sequence[tuple[np.ndarray, np.ndarray, str]]) -> Fig
     ----------
     pairs : sequence of (first, second, title)
         uint8 (rows, columns), the second moved onto the first, as
-        :func:`lits_helpers.audit.matched_pictures` reads them.
+        :func:`lits_helpers.duplicates.matched_pictures` reads them.
     """
     figure, axes = panels(len(pairs), 3, size=(9, 3.1 * len(pairs) + 0.9), pictures=True)
     for panel, words in zip(axes[0], ("First", "Second, moved onto it", "Second less first"), strict=True):

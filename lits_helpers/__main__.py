@@ -120,7 +120,7 @@ def _data(settings: Settings, options: argparse.Namespace) -> None:
 
     root = ensure_phantom(settings)
     layouts = find_layouts(root)
-    print(summarised(layouts, root).to_string(index=False))
+    print(summarised(layouts, root, mask_meaning=settings.mask_meaning).to_string(index=False))
     problems = [f"  {layout.name}: {problem}" for layout in layouts for problem in layout.problems]
     print("\n".join([f"\n{len(problems)} problem(s)", *problems[:20]]))
     if len(problems) > 20:

@@ -16,9 +16,10 @@ from matplotlib.axes import Axes
 from . import drawing
 from .augmentation import Augmentation, affine_matrices, warp_pair
 from .masks import THRESHOLD
+from .windows import WINDOWS, windowed
 
 # What the report's three channels show, and which they are.
-WINDOWS = {
+CHANNELS = {
     "\N{MINUS SIGN}40 to 160 HU (green)": 1,
     "\N{MINUS SIGN}45 to 105 HU (red)": 0,
     "histogram-equalised (blue)": 2,
@@ -31,7 +32,8 @@ def _interactive(
 ) -> interactive:
     """Controls above one picture; ``draw(axes, **values)`` fills it and returns its title."""
     figure, axes = plt.subplots(figsize=(4.2, 4.7))
-    drawing.draw_legend(figure, colours)
+    if colours:
+        drawing.draw_legend(figure, colours)
     plt.close(figure)  # or the notebook would show it once more, outside the widget
 
     def redraw(**values):
@@ -66,8 +68,41 @@ def browse_slices(
         drawing.MASK_COLOURS,
         number=IntSlider(0, 0, len(images) - 1, description="slice"),
         outlines=Checkbox(True, description="outlines"),
-        channel=Dropdown(options=WINDOWS, description="window"),
+        channel=Dropdown(options=CHANNELS, description="window"),
     )
+
+
+def window_explorer(hounsfield: np.ndarray, *, number: int | None = None) -> interactive:
+    """Move the window over a CT volume, or take a preset.
+
+    Parameters
+    ----------
+    hounsfield : int16 array (slices, rows, columns)
+        In HU.
+    number : int, optional
+        The slice shown first; by default the middle one.
+    """
+    def draw(axes: Axes, number: int, width: int, level: int) -> str:
+        grey = windowed(hounsfield[number], width=width, level=level)
+        drawing.show_ct(axes, (grey * 255).astype(np.uint8))
+        return f"slice {number}: {level - width / 2:.0f} to {level + width / 2:.0f} HU"
+
+    width = IntSlider(400, 1, 2500, description="width (HU)")
+    level = IntSlider(50, -1000, 1000, description="level (HU)")
+    preset = Dropdown(options=["", *WINDOWS], description="preset")
+
+    def take(change: dict) -> None:
+        if change["new"]:
+            width.value, level.value = WINDOWS[change["new"]]
+
+    preset.observe(take, "value")
+    middle = len(hounsfield) // 2 if number is None else number
+    explorer = _interactive(
+        draw, {}, number=IntSlider(middle, 0, len(hounsfield) - 1, description="slice"), width=width, level=level
+    )
+    preset.style.description_width = "110px"
+    explorer.children = (preset, *explorer.children)
+    return explorer
 
 
 def augmentation_playground(image: np.ndarray, labels: np.ndarray) -> interactive:

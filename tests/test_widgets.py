@@ -54,6 +54,35 @@ def test_a_window_shows_its_channel(index, level):
 
 
 @pytest.fixture
+def explorer():
+    """Two slices, all 50 HU and all 200 HU."""
+    return widgets.window_explorer(np.stack([np.full((8, 8), hu, np.int16) for hu in (50, 200)]), number=0)
+
+
+def shade(widget):
+    """The grey level that fills the picture."""
+    [level] = np.unique(picture(widget).images[0].get_array())
+    return level
+
+
+def test_a_window_starts_in_the_middle_of_its_greys_and_follows_its_sliders(explorer):
+    assert shade(explorer) == 127  # 50 HU is the level
+    control(explorer, "level (HU)").value = 250
+    assert shade(explorer) == 0  # 400 wide at 250 begins at 50 HU
+    control(explorer, "width (HU)").value = 800
+    assert shade(explorer) == 63  # a quarter of the way from -150 to 650
+    control(explorer, "slice").value = 1
+    assert shade(explorer) == 111  # 350 / 800 of 255
+    assert picture(explorer).get_title() == "slice 1: -150 to 650 HU"
+
+
+def test_a_preset_moves_both_sliders(explorer):
+    control(explorer, "preset").value = "bone"
+    assert (control(explorer, "width (HU)").value, control(explorer, "level (HU)").value) == (1800, 400)
+    assert picture(explorer).get_title() == "slice 0: -500 to 1300 HU"
+
+
+@pytest.fixture
 def playground():
     """A slice whose columns are 150, 140, ... 0 in green; its liver fills columns 3-8, rows 2-5."""
     image = np.zeros((16, 16, 3), np.uint8)

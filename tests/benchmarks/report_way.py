@@ -6,6 +6,9 @@ and mask with one seed, a float32 U-Net, and ``predict`` slice by slice.
 
 import cv2
 import keras
+import nibabel
+import numpy as np
+import PIL.Image
 from keras.src.legacy.preprocessing.image import ImageDataGenerator
 
 from lits_helpers import metrics
@@ -28,6 +31,30 @@ def classify(mask_paths):
         grey = cv2.cvtColor(mask, cv2.COLOR_BGR2GRAY)
         diagnoses.append(2 if ((grey > 55) & (grey < 75)).any() else 1)
     return diagnoses
+
+
+def equalised(values):
+    """Histogram equalisation as its slice files had it: sort the slice, interpolate every pixel."""
+    ordered = np.sort(values, axis=None)
+    places = np.concatenate([[0.001], (np.arange(100) + 0.5) / 100, [0.999]])
+    nodes = np.unique(ordered[(len(ordered) * places).astype(int)])
+    return np.interp(values, nodes, np.linspace(0, 1, len(nodes)))
+
+
+def convert(volume_paths, mask_paths, folder):
+    """Volumes to JPEG slice files, whole in float64, one slice after the other.
+
+    The data set of the report was made so, by a notebook of many copies (search for
+    "lits-image-extract"), with fastai's windows and its quality 90.
+    """
+    for kind, paths in (("image", volume_paths), ("mask", mask_paths)):
+        for number, path in enumerate(paths):
+            whole = nibabel.load(path).get_fdata()
+            for place in range(whole.shape[2]):
+                values = whole[..., place].T.astype(np.float32)
+                windows = [np.clip((values - low) / width, 0, 1) for low, width in ((-45, 150), (-40, 200))]
+                coded = (np.stack([*windows, equalised(values)], axis=-1) * 255).astype(np.uint8)
+                PIL.Image.fromarray(coded).save(folder / f"volume-{number}_slice_{place}_{kind}.jpg", quality=90)
 
 
 def train_generator(table, batch_size, size):

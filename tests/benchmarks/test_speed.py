@@ -3,6 +3,7 @@
 import gc
 from itertools import count, islice
 
+import cv2
 import keras
 import numpy as np
 import pandas as pd
@@ -11,9 +12,11 @@ import report_way
 
 from lits_helpers import load_settings, training
 from lits_helpers.augmentation import Augmentation
+from lits_helpers.conversion import convert_volumes, slice_paths
 from lits_helpers.generators import batches, decode_slices
 from lits_helpers.index import build_index
 from lits_helpers.inference import predict_slices
+from lits_helpers.layouts import find_layouts
 from lits_helpers.masks import LIVER_AND_TUMOUR, TUMOUR
 
 SIZE, BATCH = 256, 32  # the report's
@@ -64,6 +67,38 @@ def test_classification_of_masks(compare, phantom, table, tmp_path):
         report_ran="cv2.imread in colour, checksum, grey band; nothing but the diagnosis",
         ours_ran="build_index: finding the files, decoding to labels, pixel counts, size checks, "
         "both diagnoses, the table written",
+    )
+
+
+def test_conversion_of_volumes(compare, phantom, tmp_path):
+    numbers = count()  # a new folder each time, or finished volumes would be left as they are
+    found = find_layouts(phantom)[0].cases
+    cases = pd.concat([found.assign(volume=found.volume + 2 * copy) for copy in range(8)], ignore_index=True)
+
+    def ours():
+        folder = tmp_path / f"ours-{next(numbers)}"
+        convert_volumes(cases, folder, ending=".jpg", jpeg_quality=90)
+        return folder
+
+    def theirs():
+        folder = tmp_path / f"theirs-{next(numbers)}"
+        folder.mkdir()
+        report_way.convert(cases.image_path, cases.mask_path, folder)
+        return folder
+
+    our_folder, their_folder = ours(), theirs()
+    mine, reports = (
+        cv2.imread(str(path)).astype(int)
+        for path in (slice_paths(our_folder, 1, 12)[0], their_folder / "volume-1_slice_12_image.jpg")
+    )
+    assert np.abs(mine - reports).mean() < 1  # two JPEG encoders
+    compare(
+        "conversion of volumes", report=theirs, ours=ours, units=int(cases.slices.sum()), unit="slice",
+        rounds=3,
+        report_ran="nibabel get_fdata in float64, each slice windowed and equalised pixel by pixel, image and "
+        "mask saved by Pillow as JPEG of quality 90, one after the other",
+        ours_ran=f"convert_volumes of {len(cases)} volumes, JPEG of quality 90 and PNG labels, a process a core, "
+        "their start included, affine and pairs checked",
     )
 
 

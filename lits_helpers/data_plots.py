@@ -1,0 +1,120 @@
+"""Static figures of volumes, label codings and resolution; made like those of :mod:`plots`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from .drawing import LIVER_COLOUR, MASK_COLOURS, TUMOUR_COLOUR, draw_legend, outlined, panels, styled
+from .masks import LIVER, TUMOUR
+from .plots import Case
+
+# Usual CT numbers in HU (Hounsfield scale; liver in the portal venous phase).
+TISSUES = {
+    "air": (-1024, -950), "fat": (-120, -60), "water": (-10, 10), "liver with contrast": (80, 130),
+    "bone": (300, 1200),
+}  # fmt: skip
+_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#555555")  # Okabe and Ito
+
+
+@styled
+def gallery(cases: Sequence[Case], title: str) -> Figure:
+    """Cases in one row, outlined where they have labels.
+
+    Parameters
+    ----------
+    cases : sequence of (image, labels or None, title)
+        Images uint8, grey (rows, columns) or (rows, columns, 3).
+    title : str
+    """
+    figure, axes = panels(1, len(cases), size=(2.2 * len(cases), 2.9), pictures=True)
+    for panel, (image, labels, words) in zip(axes[0], cases, strict=True):
+        outlined(panel, image, labels)
+        panel.set_title(words)
+    if any(labels is not None for _, labels, _ in cases):
+        draw_legend(figure, MASK_COLOURS)
+    figure.suptitle(title)
+    return figure
+
+
+@styled
+def hounsfield_histogram(hounsfield: np.ndarray, labels: np.ndarray) -> Figure:
+    """How often each CT number occurs: in a whole volume, and close up in liver and tumour.
+
+    Parameters
+    ----------
+    hounsfield : int16 array (slices, rows, columns)
+        In HU.
+    labels : uint8 array, same shape
+        0 background, 1 liver, 2 tumour.
+    """
+    figure, axes = panels(1, 2, size=(9, 2.9))
+    whole, close = axes[0]
+    whole.hist(hounsfield.ravel(), bins=np.arange(-1024, 1300, 8), color="#888888")
+    for number, (tissue, (low, high)) in enumerate(TISSUES.items()):
+        whole.axvspan(low, high, color=_COLOURS[number % len(_COLOURS)], alpha=0.3, lw=0, label=tissue)
+    whole.set(title="All voxels", xlabel="HU", ylabel="voxels", yscale="log")
+    whole.legend(fontsize=7, loc="upper right")
+    bins = np.arange(-50, 250, 4)
+    for label, colour, name in ((LIVER, LIVER_COLOUR, "liver"), (TUMOUR, TUMOUR_COLOUR, "tumour")):
+        values = hounsfield[labels == label]
+        if values.size:
+            title = f"{name}: median {np.median(values):.0f} HU"
+            close.hist(values, bins=bins, density=True, histtype="step", lw=1.5, color=colour, label=title)
+    close.set(title="Labelled voxels", xlabel="HU", ylabel="share of voxels per HU")
+    if labels.any():
+        close.legend(fontsize=8)
+    figure.suptitle("CT numbers")
+    return figure
+
+
+@styled
+def coding_damage(scores: pd.DataFrame) -> Figure:
+    """What is left of labels after a coding and JPEG, by quality.
+
+    Parameters
+    ----------
+    scores : DataFrame
+        ``coding``, ``quality`` (0 to 100; 101 stands for PNG), ``tumour_dice`` (with the true
+        labels, pooled over slices) and ``right_diagnosis`` (share of slices).
+    """
+    figure, axes = panels(1, 2, size=(9, 3.2), sharex=True)
+    qualities = sorted(scores.quality.unique())
+    titles = {"tumour_dice": "tumour Dice, pooled", "right_diagnosis": "slices with the right diagnosis, share"}
+    for panel, (what, title) in zip(axes[0], titles.items(), strict=True):
+        for colour, (coding, rows) in zip(_COLOURS, scores.groupby("coding", sort=False)):
+            rows = rows.sort_values("quality")
+            places = [qualities.index(quality) for quality in rows.quality]
+            panel.plot(places, rows[what], "o-", ms=4, color=colour, label=coding)
+        names = ["PNG" if quality > 100 else str(quality) for quality in qualities]
+        panel.set(title=title, xlabel="JPEG quality", xticks=range(len(names)), xticklabels=names)
+        panel.grid(axis="y", lw=0.3)
+    axes[0, 0].legend(fontsize=7)
+    figure.suptitle("Decoded labels against the true ones")
+    return figure
+
+
+@styled
+def resolution_ceiling(lesions: pd.DataFrame, sizes: Sequence[int]) -> Figure:
+    """The best Dice that a network of some input size can reach, lesion by lesion.
+
+    Parameters
+    ----------
+    lesions : DataFrame
+        ``diameter_mm`` and, for each size, ``dice_<size>``.
+    sizes : sequence of int
+        Rows and columns of the input, in pixels.
+    """
+    figure, axes = panels(1, 1, size=(6.5, 3.6))
+    panel = axes[0, 0]
+    for colour, size in zip(_COLOURS, sizes):
+        panel.scatter(lesions.diameter_mm, lesions[f"dice_{size}"], s=14, color=colour, label=f"{size} x {size}")
+    panel.axvline(10, color="#555555", lw=0.8, ls=":")
+    panel.set(title="Dice of a perfect answer, made smaller and larger again", ylabel="Dice of the lesion",
+              xlabel="diameter of a ball of the lesion's volume (mm; dotted: 10)")
+    panel.set_ylim(top=1.02)
+    panel.legend(title="network input", fontsize=8)
+    return figure

@@ -1,0 +1,66 @@
+import matplotlib
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+
+from lits_helpers import data_plots
+
+
+@pytest.fixture(autouse=True)
+def closed():
+    yield
+    plt.close("all")
+
+
+def labelled_volume():
+    """Air with a liver of 100 HU, 30 of whose voxels are tumour of 60 HU."""
+    hounsfield, labels = np.full((2, 20, 20), -1000, np.int16), np.zeros((2, 20, 20), np.uint8)
+    hounsfield[:, 5:15, 5:15], labels[:, 5:15, 5:15] = 100, 1
+    hounsfield[0, 5:8, 5:15], labels[0, 5:8, 5:15] = 60, 2
+    return hounsfield, labels
+
+
+def test_the_histogram_counts_every_voxel_and_gives_the_medians():
+    whole, close = data_plots.hounsfield_histogram(*labelled_volume()).axes
+    heights = [patch.get_height() for patch in whole.patches]
+    assert 600 in heights and 170 in heights and 30 in heights  # air, liver, tumour
+    assert [text.get_text() for text in close.get_legend().get_texts()] == [
+        "liver: median 100 HU", "tumour: median 60 HU",
+    ]
+
+
+def test_a_volume_without_tumour_has_a_histogram_too():
+    hounsfield, labels = labelled_volume()
+    _, close = data_plots.hounsfield_histogram(hounsfield, labels * 0).axes
+    assert close.get_title() == "Labelled voxels"
+
+
+def test_a_gallery_outlines_what_is_labelled_and_explains_the_colours_only_then():
+    grey, labels = np.zeros((8, 8), np.uint8), np.eye(8, dtype=np.uint8)
+    figure = data_plots.gallery([(grey, None, "plain"), (grey, labels, "outlined")], "two")
+    plain, outlined = figure.axes
+    assert len(plain.collections) == 0 and len(outlined.collections) == 2
+    assert len(figure.legends) == 1 and figure.get_suptitle() == "two"
+    assert data_plots.gallery([(grey, None, "plain")], "one").legends == []
+
+
+def test_damage_is_drawn_by_coding_and_quality_with_png_last():
+    scores = pd.DataFrame({
+        "coding": ["a", "a", "b", "b"], "quality": [101, 75, 101, 75],
+        "tumour_dice": [1, 0.5, 0.9, 0.8], "right_diagnosis": [1, 0.25, 1, 1],
+    })
+    dice, right = data_plots.coding_damage(scores).axes
+    assert [line.get_ydata().tolist() for line in dice.lines] == [[0.5, 1], [0.8, 0.9]]
+    assert right.lines[0].get_ydata().tolist() == [0.25, 1]
+    assert [text.get_text() for text in dice.get_xticklabels()] == ["75", "PNG"]
+
+
+def test_each_lesion_is_a_point_for_each_size():
+    lesions = pd.DataFrame({"diameter_mm": [5.0, 30.0], "dice_256": [0.9, 1.0], "dice_96": [0.6, 0.9]})
+    (panel,) = data_plots.resolution_ceiling(lesions, (256, 96)).axes
+    assert [points.get_offsets().tolist() for points in panel.collections[:2]] == [[[5, 0.9], [30, 1.0]], [[5, 0.6], [30, 0.9]]]
+    assert [text.get_text() for text in panel.get_legend().get_texts()] == ["256 x 256", "96 x 96"]

@@ -46,10 +46,6 @@ Level = int | tuple[int, int, int]
 REPORT_LEVELS = {53: BACKGROUND, 54: LIVER, 55: TUMOUR, 68: LIVER, 83: LIVER, 84: TUMOUR}
 _REPORT_LOWEST, _REPORT_HIGHEST = 30, 110  # 53 and 84, and the overshoot of JPEG at quality 50
 _LARGEST_FAINT = 58  # above 53..55 with the ripple of JPEG, below any liver of usual size
-# Labels by grey level, beside a large tumour and otherwise.
-_BESIDE_TUMOUR = np.repeat(np.array([BACKGROUND, LIVER, TUMOUR], np.uint8), (61, 15, 180))
-_WITHOUT_TUMOUR = np.repeat(np.array([BACKGROUND, LIVER], np.uint8), (68, 188))
-
 _NEAR = 40  # how far JPEG at quality 50 and more moves a level where the picture is flat
 _FLAT = 16  # most that levels of 3x3 pixels differ where no edge is near
 _LUMINANCE_WEIGHT = 2  # JPEG stores colour at half the resolution; 1, 4 and 8 were worse (real slices)
@@ -149,20 +145,21 @@ def _decode_report_jpeg(grey: np.ndarray) -> np.ndarray:
     """Labels of one JPEG in the report's coding, read in the context of the whole slice."""
     if grey.max() <= _LARGEST_FAINT:
         # Nothing, or a liver of so few pixels that it lies one level above the background, whose
-        # own level is 52, 53 or 54 by the quality.
-        return (grey > np.bincount(grey.ravel()).argmax()).astype(np.uint8)
+        # own level is 52, 53 or 54 by the quality. Counting levels takes long: not for nothing.
+        background = grey.min() if grey.min() == grey.max() else np.bincount(grey.ravel()).argmax()
+        return (grey > background).astype(np.uint8)
     # Liver beside a large tumour is an area at 68. Blurred edges pass that level too, but thinly.
     square = np.ones((3, 3), np.uint8)
     middle = cv2.inRange(grey, 62, 74)
-    has_tumour = cv2.erode(middle, square).any()
+    has_tumour = cv2.countNonZero(cv2.erode(middle, square)) > 0
     if not has_tumour:
         # All foreground is of one kind: liver at 83 or, where a tumour fills its slice, tumour at
         # 84. JPEG scatters single pixels by more than that, but hardly moves the mean.
         inside = cv2.erode(cv2.inRange(grey, 76, 255), square) > 0
         has_tumour = inside.any() and grey[inside].mean() > 83.5
     if has_tumour:
-        return cv2.LUT(grey, _BESIDE_TUMOUR)
-    return cv2.LUT(grey, _WITHOUT_TUMOUR)
+        return (grey > 60).view(np.uint8) + (grey > 75).view(np.uint8)
+    return (grey > 67).view(np.uint8)
 
 
 def encode(labels: np.ndarray, coding: str) -> np.ndarray:

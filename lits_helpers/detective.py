@@ -169,9 +169,28 @@ def _looked_at(path: str) -> _Seen:
 
 
 def _survey(paths: list[str]) -> list[_Seen]:
+    """What the files hold, without the few that cannot be read or are of a coding of their own.
+
+    Whoever reads those names them. More than a tenth of them are no exception, but the data.
+    """
+
+    def look(path: str) -> _Seen | DataError:
+        try:
+            return _looked_at(path)
+        except DataError as error:
+            return error
+
     with ThreadPoolExecutor() as pool:
-        looks = pool.map(_looked_at, paths)
-        return list(tqdm(looks, total=len(paths), desc="looking at masks", unit="file", disable=len(paths) <= _SAMPLE))
+        looks = pool.map(look, paths)
+        looks = list(tqdm(looks, total=len(paths), desc="looking at masks", unit="file", disable=len(paths) <= _SAMPLE))
+    seen = [found for found in looks if isinstance(found, _Seen)]
+    if len(seen) < 0.9 * len(looks):
+        raise next(found for found in looks if isinstance(found, DataError))
+    for name in ("labels", "0/127/255", "0/128/255"):
+        fitting = [file for file in seen if file.levels.keys() <= set(CODINGS[name])]
+        if len(fitting) >= 0.9 * len(seen) and any(CODINGS[name][1] in file.levels for file in fitting):
+            return fitting
+    return seen
 
 
 def _centres(flat: Counter) -> dict[Level, int]:

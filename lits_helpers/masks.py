@@ -108,7 +108,7 @@ def report_diagnosis(grey: np.ndarray) -> int:
     """
     if grey.shape == (512, 512) and grey.min() == grey.max() == 53:
         return EMPTY
-    return LIVER_AND_TUMOUR if cv2.inRange(grey, 56, 74).any() else LIVER_ONLY
+    return LIVER_AND_TUMOUR if cv2.countNonZero(cv2.inRange(grey, 56, 74)) else LIVER_ONLY
 
 
 def report_target(grey: np.ndarray) -> np.ndarray:

@@ -55,6 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     convert = command("convert", "Write CT volumes as slice files, or go on with it.", skips=True)
     convert.add_argument("--jpeg", action="store_true", help="images as JPEG (quality 95) in place of PNG")
     command("index", "Find slices and masks, classify them, print the counts.", skips=True)
+    audit = command("audit", "Split, look for leaks by image similarity, and store both.", skips=True)
     train = command("train", "Train the U-Net, or go on where an earlier run stopped.", skips=True)
     train.add_argument("--epochs", type=_at_least_one, metavar="N", help="instead of the profile's")
     train.add_argument("--minutes", type=float, help="stop after about this time; run again to go on")
@@ -67,7 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument(
         "--dicom-seg", action="store_true", help="write DICOM segmentation objects beside DICOM scans"
     )
-    for sub in (train, evaluate):
+    for sub in (audit, train, evaluate):
         sub.add_argument(
             "--split", choices=("patient", "slice"), default="patient",
             help="patient: whole volumes apart; slice: the report's, tumour slices only, which leaks",
@@ -150,10 +151,23 @@ def _index(settings: Settings, options: argparse.Namespace) -> None:
 
 
 def _split_table(settings: Settings, options: argparse.Namespace):
-    from .index import load_slices, split_patients, split_slices
+    from .audit import load_patient_split
+    from .index import load_slices
+    from .splits import split_slices
 
-    table = load_slices(settings, skip_problems=options.skip_problems)
-    return (split_patients if options.split == "patient" else split_slices)(table, seed=settings.seed)
+    if options.split == "patient":
+        return load_patient_split(settings, skip_problems=options.skip_problems)
+    return split_slices(load_slices(settings, skip_problems=options.skip_problems), seed=settings.seed)
+
+
+def _audit(settings: Settings, options: argparse.Namespace) -> None:
+    from .audit import audit_split
+    from .splits import save_split
+
+    split = _split_table(settings, options)
+    found = audit_split(split)
+    stored = save_split(split, settings.output_root / f"split_{options.split}.csv", audit=found)
+    print(f"{found}\n\nsplit and audit: {shown(stored.with_suffix(''))}*")
 
 
 def _train(settings: Settings, options: argparse.Namespace) -> None:
@@ -212,7 +226,7 @@ def _predict(settings: Settings, options: argparse.Namespace) -> None:
 
 
 COMMANDS = {
-    "demo": _demo, "phantom": _phantom, "data": _data, "convert": _convert, "index": _index,
+    "demo": _demo, "phantom": _phantom, "data": _data, "convert": _convert, "index": _index, "audit": _audit,
     "train": _train, "evaluate": _evaluate, "predict": _predict,
 }
 

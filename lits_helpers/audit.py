@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -10,8 +11,10 @@ import numpy as np
 import pandas as pd
 
 from .duplicates import Duplicates, find_duplicates
-from .files import DataError
-from .index import SPLITS
+from .files import DataError, atomic_path, fingerprint
+from .index import load_slices
+from .settings import Settings
+from .splits import SPLITS, split_patients
 
 # Source: LiTS, Bilic et al., Medical Image Analysis 84 (2023) 102680: these 20 are 3D-IRCADb's.
 STRASBOURG = range(28, 48)
@@ -20,7 +23,7 @@ STRASBOURG = range(28, 48)
 def with_patients(table: pd.DataFrame, duplicates: Duplicates | Iterable[tuple[int, int]]) -> pd.DataFrame:
     """The table with ``patient``: the lowest volume number of all that are the same patient.
 
-    :func:`lits_helpers.index.split_patients` keeps such volumes on one side.
+    :func:`lits_helpers.splits.split_patients` keeps such volumes on one side.
 
     Parameters
     ----------
@@ -122,7 +125,7 @@ def audit_split(table: pd.DataFrame, duplicates: Duplicates | None = None) -> Sp
     Parameters
     ----------
     table : DataFrame
-        Slice table with ``split``, from :func:`lits_helpers.index.split_patients` or another.
+        Slice table with ``split``, from :func:`lits_helpers.splits.split_patients` or another.
     duplicates : Duplicates, optional
         Of this table or a larger one; found here by default, which reads all images.
 
@@ -132,7 +135,7 @@ def audit_split(table: pd.DataFrame, duplicates: Duplicates | None = None) -> Sp
         If the table has no ``split``, or an image cannot be read.
     """
     if "split" not in table:
-        raise DataError("the slice table has no split: use index.split_patients first")
+        raise DataError("the slice table has no split: use splits.split_patients first")
     if duplicates is None:
         duplicates = find_duplicates(table)
     sides = table.groupby("volume").split.agg(lambda found: sorted(set(found)))
@@ -156,3 +159,32 @@ def audit_split(table: pd.DataFrame, duplicates: Duplicates | None = None) -> Sp
         identical_anywhere=int(files.duplicated("group", keep=False).sum()),
         sites=counts[sorted(counts, key=SPLITS.index)],
     )
+
+
+def load_patient_split(settings: Settings, *, skip_problems: bool = False) -> pd.DataFrame:
+    """A run's slice table, split by patient: volumes that look like one patient go to one side.
+
+    Looking takes minutes on a large data set, so what was found is kept below the output root, in
+    ``index/patients-<fingerprint>.csv``, until an image changes.
+
+    Returns
+    -------
+    DataFrame
+        :func:`lits_helpers.index.load_slices` with ``patient`` and ``split``.
+
+    Warns
+    -----
+    UserWarning
+        Naming volumes that look like one patient.
+    """
+    table = load_slices(settings, skip_problems=skip_problems)
+    found = settings.output_root / "index" / f"patients-{fingerprint(table.image_path, __name__, 1)}.csv"
+    if not found.exists():
+        with atomic_path(found) as temporary:
+            pairs = pd.DataFrame(find_duplicates(table).patients, columns=["volume_a", "volume_b"])
+            pairs.to_csv(temporary, index=False)
+    pairs = list(pd.read_csv(found).itertuples(index=False, name=None))
+    if pairs:
+        named = ", ".join(f"{a} and {b}" for a, b in pairs)
+        warnings.warn(f"volumes that look like one patient, kept on one side of the split: {named}", stacklevel=2)
+    return split_patients(with_patients(table, pairs), seed=settings.seed)

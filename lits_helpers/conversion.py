@@ -109,9 +109,9 @@ def read_case(case: dict[str, object]) -> tuple[Volume, np.ndarray | None, list[
 def _convert(case: dict, root: Path, ending: str, jpeg_quality: int, key: str) -> dict:
     """Write one volume's slice files and, when all are there, its record."""
     started = time.perf_counter()
-    record = {"volume": int(case["volume"]), "key": key, "problem": "", "notes": []}
+    record = {"volume": int(case["volume"]), "key": key, "problem": "", "notes": ""}
     try:
-        volume, labels, record["notes"] = read_case(case)
+        volume, labels, notes = read_case(case)
     except DataError as error:
         return record | {"problem": str(error)}
     for number, image in enumerate(volume.hounsfield):
@@ -126,7 +126,7 @@ def _convert(case: dict, root: Path, ending: str, jpeg_quality: int, key: str) -
         "width": volume.hounsfield.shape[2], "ending": ending,
         "spacing_mm": geometry.spacing, "spacing_known": not geometry.is_identity,
         "orientation": geometry.orientation, "affine": geometry.affine.tolist(),
-        "seconds": round(time.perf_counter() - started, 2),
+        "notes": "; ".join(notes), "seconds": round(time.perf_counter() - started, 2),
     }
     with atomic_path(root / RECORDS / f"volume-{record['volume']}.json") as temporary:
         temporary.write_text(json.dumps(record, indent=1) + "\n")
@@ -239,5 +239,8 @@ def convert_volumes(
         if not skip_problems:
             raise report
         warnings.warn(f"left out: {report}", stacklevel=2)
+    remarks = [f"volume {record['volume']}: {record['notes']}" for record in records if record["notes"]]
+    if remarks:
+        warnings.warn("\n".join(["converted, but look at these:", *remarks]), stacklevel=2)
     good = pd.DataFrame([record for record in records if not record["problem"]])
     return good.drop(columns=["problem", "key"], errors="ignore")

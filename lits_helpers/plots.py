@@ -26,8 +26,9 @@ from .drawing import (
     styled,
 )
 from .files import atomic_path
-from .index import REPORT_COUNTS, SPLITS
+from .index import REPORT_COUNTS
 from .masks import LIVER, THRESHOLD, TUMOUR, Coding, report_target
+from .splits import SPLITS
 
 Case = tuple[np.ndarray, np.ndarray, str]
 

@@ -29,9 +29,9 @@ from . import __version__, metrics
 from .augmentation import Augmentation
 from .files import DataError, atomic_path, fingerprint, shown
 from .generators import batches, decode_slices
-from .index import check_patient_split, save_split
 from .model import unet
 from .settings import Settings
+from .splits import check_patient_split, save_split
 
 MONITORED = "val_loss"
 # Ours: twice the plateau's patience, so that a lowered rate gets its chance first.

@@ -34,7 +34,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from lits_helpers import drawing, index, load_settings, masks, plots, widgets
+from lits_helpers import audit, drawing, load_settings, masks, plots, widgets
 from lits_helpers.augmentation import Augmentation, warp_pair
 from lits_helpers.generators import batches, decode_slices, iterate_batches
 from lits_helpers.pictures import read_image
@@ -50,7 +50,7 @@ print(settings)
 # once: every slice goes into a cache of bytes on disk, mapped into memory. Run the cell twice and see.
 
 # %%
-table = index.split_patients(index.load_slices(settings), seed=settings.seed)
+table = audit.load_patient_split(settings)
 size = settings.image_size
 started = time.perf_counter()
 cache = decode_slices(table, size, settings.output_root)

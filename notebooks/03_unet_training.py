@@ -33,7 +33,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from lits_helpers import drawing, index, load_settings, metrics, plots, training
+from lits_helpers import audit, drawing, load_settings, metrics, plots, training
 from lits_helpers.generators import batches, decode_slices
 from lits_helpers.model import unet
 
@@ -115,7 +115,7 @@ pd.DataFrame(
 # Whole patients for training, validation and test, as notebook 01 showed. The test part is not touched here.
 
 # %%
-table = index.split_patients(index.load_slices(settings), seed=settings.seed)
+table = audit.load_patient_split(settings)
 cache = decode_slices(table, settings.image_size, settings.output_root)
 table.groupby("split").agg(volumes=("volume", "nunique"), slices=("slice", "size"))
 
@@ -178,7 +178,7 @@ pd.DataFrame(scores).T[["dice_coef", "pooled_dice"]].rename_axis("batch size").r
 #
 # ## Exercises
 #
-# 1. Train with `index.split_slices` instead, the report's split. How does the validation score change, and
+# 1. Train with `splits.split_slices` instead, the report's split. How does the validation score change, and
 #    why is that no progress?
 # 2. `dataclasses.replace(settings, filters=8)` makes a network with a quarter of the parameters. Train it.
 #    What does the validation score lose, and what is gained in seconds per epoch?

@@ -32,7 +32,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from lits_helpers import drawing, index, inference, load_settings, masks, plots, scoring, training, widgets
+from lits_helpers import audit, drawing, inference, load_settings, masks, plots, scoring, training, widgets
 from lits_helpers.files import atomic_path
 from lits_helpers.generators import batches, decode_slices
 from lits_helpers.pictures import read_image
@@ -47,7 +47,7 @@ print(settings)
 # The one with the lowest validation loss. `train` returns its folder, and trains only if it has to.
 
 # %%
-table = index.split_patients(index.load_slices(settings), seed=settings.seed)
+table = audit.load_patient_split(settings)
 folder = training.train(settings, table)
 model = training.load_checkpoint(folder / "best.keras", settings.image_size)
 history = training.read_history(folder)

@@ -1,16 +1,21 @@
 """Leaks across the sides of a split are named, and a patient's volumes are kept together."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from lits_helpers.audit import audit_split, sites, with_patients
+from lits_helpers import audit
+from lits_helpers.audit import audit_split, load_patient_split, sites, with_patients
 from lits_helpers.duplicates import _SLICE_COLUMNS, _VOLUME_COLUMNS, Duplicates
 from lits_helpers.files import DataError
-from lits_helpers.index import build_index, save_split, split_patients, split_slices
+from lits_helpers.index import build_index
 from lits_helpers.phantom import write_phantom
+from lits_helpers.pictures import write_image
+from lits_helpers.settings import load_settings
+from lits_helpers.splits import save_split, split_patients, split_slices
 
 
 def as_table(splits):
@@ -133,3 +138,30 @@ def test_the_audit_is_stored_with_its_split_and_not_with_the_next(tmp_path):
     assert stored["slices_by_site"]["unknown"] == {"train": 2, "test": 2, "validation": 2}
     save_split(table, path)
     assert [file.name for file in tmp_path.iterdir()] == ["split.csv"]
+
+
+@pytest.fixture
+def rescanned(tmp_path):
+    """Settings for six synthetic patients, two of whom were scanned twice, as volumes 6 and 7."""
+    root = write_phantom(tmp_path / "twice", patients=6, size=96, rescans=(1, 4))
+    return load_settings(data_root=root, output_root=tmp_path / "out", layout="report-slices")
+
+
+def test_a_run_keeps_scans_of_one_patient_together_without_being_told(rescanned):
+    with pytest.warns(UserWarning, match="1 and 6, 4 and 7|4 and 7, 1 and 6"):
+        split = load_patient_split(rescanned)
+    patient = split.groupby("volume").patient.first()
+    assert (patient[6], patient[7], patient[0]) == (1, 4, 0)
+    assert not audit_split(split).leaks
+
+
+def test_patients_are_looked_for_once_until_an_image_changes(rescanned, monkeypatch):
+    with pytest.warns(UserWarning):
+        first = load_patient_split(rescanned)
+    with monkeypatch.context() as unread, pytest.warns(UserWarning, match="4 and 7"):
+        unread.setattr(audit, "find_duplicates", None)
+        pd.testing.assert_frame_equal(load_patient_split(rescanned), first)
+    for volume in (6, 7):  # noise looks like nobody
+        for path in first.image_path[first.volume == volume]:
+            write_image(Path(path), np.random.default_rng(volume).integers(0, 255, (96, 96, 3), np.uint8))
+    assert load_patient_split(rescanned).patient.nunique() == 8

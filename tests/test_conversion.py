@@ -258,7 +258,12 @@ def test_inputs_are_left_as_they_are(cases, tmp_path):
 
 def test_an_identity_affine_is_kept_in_the_record(cases, tmp_path):
     nibabel.save(nibabel.Nifti1Image(liver_and_noise(4)[0].transpose(2, 1, 0), np.eye(4)), cases.image_path[0])
-    table = convert_volumes(cases[:1].assign(mask_path=""), tmp_path / "slices")
+    saved = nibabel.load(cases.mask_path[0])
+    nibabel.save(nibabel.Nifti1Image(np.asarray(saved.dataobj), np.eye(4)), cases.mask_path[0])
+    with pytest.warns(UserWarning, match="volume 4: identity affine"):
+        table = convert_volumes(cases[:1], tmp_path / "slices")
     assert not table.spacing_known[0]
+    with pytest.warns(UserWarning, match="volume 4: identity affine"):  # from its record
+        convert_volumes(cases[:1], tmp_path / "slices")
     record = json.loads((tmp_path / "slices" / "volumes" / "volume-4.json").read_text())
     assert record["spacing_known"] is False

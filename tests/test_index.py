@@ -8,7 +8,7 @@ import pytest
 
 from lits_helpers import index
 from lits_helpers.files import DataError
-from lits_helpers.index import build_index, split_patients, split_slices
+from lits_helpers.index import build_index
 from lits_helpers.masks import read_labels
 from lits_helpers.phantom import phantom_volume
 from lits_helpers.phantom_layouts import WRITERS, write_layout
@@ -310,6 +310,16 @@ def test_labels_are_written_once_and_the_data_is_only_read(patients, tmp_path, m
     pd.testing.assert_frame_equal(build_index(tmp_path / "data", tmp_path / "out"), first)
 
 
+def test_a_liver_whose_tumour_mask_is_missing_does_not_pass_for_healthy(patients, tmp_path):
+    write_layout(tmp_path / "data", "lits-png", patients)
+    next((tmp_path / "data").rglob("segmentation-3_lesionmask_9.png")).unlink()
+    with pytest.raises(DataError, match="volume-3_9.png: no tumour mask"):
+        build_index(tmp_path / "data", tmp_path / "out")
+    with pytest.warns(UserWarning, match="volume-3_9.png"):
+        table = build_index(tmp_path / "data", tmp_path / "out", skip_problems=True)
+    assert 9 not in table.slice[table.volume == 3].tolist()
+
+
 def test_a_mask_of_another_coding_is_named_and_may_be_left_out(patients, tmp_path):
     write_layout(tmp_path / "data", "paired-slices", patients, coding="0/127/255")
     odd = sorted((tmp_path / "data").rglob("*masks*/*.png"))[5]
@@ -372,129 +382,8 @@ def test_slices_are_loaded_from_the_settings_root(slice_folder, tmp_path):
     assert len(index.load_slices(settings)) == 16
 
 
-def tumour_table(slices, per_volume=20):
-    """A slice table with nothing in it but tumour slices."""
-    number = np.arange(slices)
-    return pd.DataFrame({"volume": number // per_volume, "slice": number % per_volume, "diagnosis": 2})
-
-
-def test_the_reports_split_is_pandas_shuffle_cut_as_in_its_code():
-    table = tumour_table(2631)
-    shuffled = table.sample(frac=1, random_state=32)
-    split = split_slices(table)
-    assert split[split.split == "train"].index.tolist() == shuffled.index[:2000].tolist()
-    assert split[split.split == "validation"].index.tolist() == shuffled.index[2000:2431].tolist()
-    assert split[split.split == "test"].index.tolist() == shuffled.index[2431:].tolist()
-
-
-def test_a_smaller_set_is_split_in_the_reports_proportion():
-    counts = split_slices(tumour_table(263)).split.value_counts()
-    assert counts.to_dict() == {"train": 200, "validation": 43, "test": 20}
-
-
-def test_the_reports_split_takes_tumour_slices_only_and_leaks():
-    table = pd.concat([tumour_table(40), tumour_table(40).assign(diagnosis=1)], ignore_index=True)
-    split = split_slices(table)
-    assert (split.diagnosis == 2).all() and len(split) == 40
-    with pytest.raises(DataError, match=r"volumes \[0, 1\] lie on more than one side"):
-        index.check_patient_split(split)
-
-
-def patient_table(with_tumour, without):
-    volumes = np.repeat(np.arange(with_tumour + without), 4)
-    diagnosis = np.where(volumes < with_tumour, 2, 1)
-    return pd.DataFrame({"volume": volumes, "slice": np.arange(len(volumes)), "diagnosis": diagnosis})
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_no_volume_lies_on_two_sides_and_no_slice_is_lost(seed):
-    table = patient_table(10, 10)
-    split = split_patients(table, seed=seed)
-    assert (split.groupby("volume").split.nunique() == 1).all()
-    pd.testing.assert_frame_equal(split.drop(columns="split"), table)
-    sides = split.groupby("split").volume.nunique()
-    assert sides.to_dict() == {"train": 12, "validation": 4, "test": 4}
-
-
-def test_patients_without_tumour_are_spread_over_all_sides():
-    split = split_patients(patient_table(10, 5))
-    assert split[split.diagnosis == 1].groupby("split").volume.nunique().to_dict() == {
-        "train": 3, "validation": 1, "test": 1,
-    }
-
-
-def test_seeds_give_different_patients():
-    table = patient_table(20, 0)
-    assert (split_patients(table, seed=1).split != split_patients(table, seed=2).split).any()
-    assert (split_patients(table, seed=1).split == split_patients(table, seed=1).split).all()
-
-
-@pytest.mark.parametrize("split", [split_slices, split_patients])
-def test_too_little_data_for_three_sides_is_an_error(split):
-    with pytest.raises(DataError, match="nothing for validation, test"):
-        split(tumour_table(2, per_volume=2))
-
-
-def test_a_folder_without_tumours_has_no_split_of_the_report():
-    with pytest.raises(DataError, match="nothing for train, validation, test"):
-        split_slices(tumour_table(40).assign(diagnosis=1))
-
-
-def test_only_the_volumes_on_two_sides_are_named():
-    table = pd.DataFrame({"volume": [3, 3, 5, 5, 7], "split": ["train", "train", "train", "test", "test"]})
-    with pytest.raises(DataError, match=r"volumes \[5\] lie"):
-        index.check_patient_split(table)
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_volumes_of_one_patient_stay_on_one_side(seed):
-    table = patient_table(12, 0)
-    table["patient"] = table.volume % 6  # each patient twice
-    split = split_patients(table, seed=seed)
-    assert (split.groupby("patient").split.nunique() == 1).all()
-    assert split.groupby("split").patient.nunique().to_dict() == {"train": 4, "validation": 1, "test": 1}
-
-
-def test_a_patient_has_a_tumour_where_one_of_the_scans_shows_it():
-    table = patient_table(3, 3)
-    table["patient"] = table.volume % 3  # each has a scan with a tumour and one without
-    assert split_patients(table).groupby("split").patient.nunique().to_dict() == {
-        "train": 1, "validation": 1, "test": 1,
-    }
-
-
-def test_volumes_of_one_patient_on_two_sides_are_named():
-    table = pd.DataFrame({"volume": [3, 4, 5], "patient": [3, 3, 5], "split": ["train", "test", "test"]})
-    with pytest.raises(DataError, match=r"volumes \[3, 4\] lie"):
-        index.check_patient_split(table)
-    assert index.check_patient_split(table.drop(columns="patient")) is not None
-
-
-@pytest.mark.parametrize("with_tumour", [1, 2])
-def test_too_few_patients_with_tumour_for_three_sides_are_said_to_be_in_train(with_tumour):
-    with pytest.warns(UserWarning, match=rf"^{with_tumour} patient\(s\) with a tumour are too few"):
-        split = split_patients(patient_table(with_tumour, 5))
-    assert set(split.split[split.diagnosis == 2]) == {"train"}
-
-
-@pytest.mark.parametrize("with_tumour", [0, 3])
-def test_no_tumour_or_enough_of_them_needs_no_warning(with_tumour, recwarn):
-    split_patients(patient_table(with_tumour, 5))
-    assert not recwarn.list
-
-
-def test_a_saved_split_reads_back(slice_folder, tmp_path):
-    split = split_patients(build_index(slice_folder, tmp_path / "out"))
-    path = index.save_split(split, tmp_path / "splits" / "patients.csv")
-    read = pd.read_csv(path)
-    assert read.split.tolist() == split.split.tolist()
-    assert read.image_path[0] == os.path.basename(split.image_path[0])
-
-
 @pytest.mark.realdata
 def test_real_slices_are_counted(real_slices, tmp_path):
     table = build_index(real_slices, tmp_path)
     assert table.diagnosis.value_counts().to_dict() == {0: 88, 1: 777, 2: 303}
     assert table.volume.nunique() == 20 and (table.coding == "labels").all()
-    split = split_patients(table)
-    assert split.groupby("split").volume.nunique().to_dict() == {"train": 12, "validation": 4, "test": 4}

@@ -1,3 +1,4 @@
+import json
 import re
 import subprocess
 import sys
@@ -155,6 +156,16 @@ def test_a_scan_that_cannot_be_read_does_not_stop_the_others(run, volume_folder,
     status, out, err = run("predict", "--model", untrained, *scans, data=volume_folder)
     assert status == 2 and "missing.nii: no such file" in err
     assert (tmp_path / "out" / "predictions" / "volume-3_prediction.nii.gz").exists()
+
+
+def test_an_audit_is_printed_and_stored_with_its_split(run, tmp_path):
+    status, out, _ = run("audit")
+    assert status == 0 and "no volumes on several sides" in out
+    assert (tmp_path / "out" / "split_patient.csv").exists()
+    stored = json.loads((tmp_path / "out" / "split_patient_audit.json").read_text())
+    assert stored["leaks"] == ("The split leaks" in out) and stored["volumes_on_several_sides"] == []
+    status, out, _ = run("audit", "--split", "slice")
+    assert status == 0 and "The split leaks" in out
 
 
 def test_minutes_end_a_run_early(run, tmp_path):

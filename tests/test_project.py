@@ -231,7 +231,7 @@ def test_the_readme_shows_both_commands_and_the_conda_way():
 # The order in which data flows: CONTRIBUTING.md draws it.
 ORDER = (
     "files", "parallel", "settings", "windows", "pictures", "dicom", "dicom_masks", "volumes", "conversion", "anatomy", "phantom", "codings", "detective", "masks", "phantom_layouts", "data_files",
-    "layouts", "index", "duplicates", "audit", "augmentation",
+    "layouts", "index", "splits", "duplicates", "audit", "augmentation",
     "generators", "model", "metrics", "training", "scoring", "inference", "drawing", "plots", "data_plots",
     "widgets", "demo", "__main__",
 )

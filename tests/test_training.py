@@ -16,7 +16,8 @@ import tensorflow as tf
 from lits_helpers import files, training
 from lits_helpers.augmentation import Augmentation
 from lits_helpers.files import DataError
-from lits_helpers.index import build_index, split_patients, split_slices
+from lits_helpers.index import build_index
+from lits_helpers.splits import split_patients, split_slices
 from lits_helpers.model import unet
 from lits_helpers.settings import load_settings
 
@@ -227,7 +228,8 @@ def test_a_run_killed_by_the_system_goes_on(settings, table, tmp_path):
     script = f"""
 import tensorflow as tf
 from lits_helpers import load_settings, training
-from lits_helpers.index import build_index, split_patients
+from lits_helpers.index import build_index
+from lits_helpers.splits import split_patients
 tf.config.run_functions_eagerly(True)
 s = load_settings(data_root={str(settings.data_root)!r}, output_root={str(settings.output_root)!r},
                   **{TINY | dict(epochs=4)!r})

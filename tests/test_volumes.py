@@ -1,5 +1,6 @@
 import gzip
 import itertools
+import tracemalloc
 
 import nibabel
 import numpy as np
@@ -145,6 +146,20 @@ def test_a_volume_of_many_slabs_is_read_whole(tmp_path, monkeypatch):
     monkeypatch.setattr("lits_helpers.volumes._SLAB_VOXELS", 13)  # one slice at a time, with a rest
     nibabel.save(stored_as("PSL", spacing=(1, 2, 3)), tmp_path / "a.nii.gz")
     assert (read_volume(tmp_path / "a.nii.gz").hounsfield == ARRAY).all()
+
+
+@pytest.mark.parametrize("name", ["a.nii", "a.nii.gz"])
+def test_reading_holds_two_bytes_a_voxel_whatever_the_file_holds(tmp_path, monkeypatch, name):
+    monkeypatch.setattr("lits_helpers.volumes._SLAB_VOXELS", 2**14)
+    shape = (64, 64, 300)
+    saved(tmp_path / name, np.zeros(shape))  # 8 bytes a voxel
+    read_volume(tmp_path / name)  # once before, for what is imported on the way
+    tracemalloc.start()
+    volume = read_volume(tmp_path / name)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert volume.hounsfield.nbytes == 2 * np.prod(shape)
+    assert peak < volume.hounsfield.nbytes + 2**20 + 6 * 8 * 2**14  # a buffer, and some copies of a slab
 
 
 def test_one_volume_in_a_fourth_dimension_is_taken(tmp_path):

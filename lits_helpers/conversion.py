@@ -213,7 +213,8 @@ def convert_volumes(
         try:
             key = fingerprint(_source_files(case), CONVERSION_VERSION, ending, jpeg_quality)
         except OSError as error:
-            records.append({"volume": case["volume"], "problem": f"{error.filename}: {error.strerror}"})
+            problem = f"{error.filename}: {error.strerror}"
+            records.append({"volume": case["volume"], "problem": problem, "notes": ""})
             continue
         record = _finished(root, case, ending, key)
         if record:

@@ -20,7 +20,7 @@ from .codings import (
     BACKGROUND, CODINGS, LIVER, REPORT_LEVELS, TUMOUR, Level, decode, decode_exact, decode_smeared,
     distance_to, flat_pixels, recognise,
 )
-from .files import DataError
+from .files import DataError, shown
 from .pictures import read_image
 
 # What a mask of two levels may outline, and its label. Liver and tumour in one leave tumours unknown.
@@ -66,7 +66,7 @@ class Coding:
 
     def __str__(self) -> str:
         how = ", smeared by JPEG or resizing" if self.smeared else ""
-        lines = [f"mask coding {self.name}{how}, from {self.files} file(s) such as {self.example}"]
+        lines = [f"mask coding {self.name}{how}, from {self.files} file(s) such as {shown(self.example)}"]
         lines += [
             f"  {_shown(level):>11} -> {label} {_NAMES[label]:<10} {self.counts.get(level, 0):>14,} pixels"
             for level, label in self.mapping.items()

@@ -122,7 +122,7 @@ def _described_slices(table: pd.DataFrame) -> tuple[np.ndarray, list[bytes]]:
 
     with ThreadPoolExecutor() as pool:
         jobs = pool.map(described, table.image_path)
-        rows = list(tqdm(jobs, "describing slices", len(table), unit="slice"))
+        rows = list(tqdm(jobs, "describing slices", len(table), unit="slice", delay=2))
     if problems:
         raise collected_error(problems, advice="Mend or remove these files before the audit.")
     features = np.stack([row for row, _ in rows])
@@ -139,7 +139,7 @@ def _candidates(features: dict[int, np.ndarray]) -> list[tuple[int, int]]:
     numbers = list(features)
     partners: dict[int, list[tuple[float, int]]] = {number: [] for number in numbers}
     found = set()
-    for place, a in enumerate(tqdm(numbers, "screening volumes", unit="volume")):
+    for place, a in enumerate(tqdm(numbers, "screening volumes", unit="volume", delay=2)):
         for b in numbers[place + 1:]:
             best = (features[a] @ features[b].T).max(axis=1)
             alike = float(np.sort(best)[-RUN:].mean())
@@ -276,7 +276,7 @@ def find_duplicates(table: pd.DataFrame) -> Duplicates:
 
     with ThreadPoolExecutor() as pool:
         jobs = pool.map(compared, pairs)
-        results = list(tqdm(jobs, "comparing volumes", len(pairs), unit="pair"))
+        results = list(tqdm(jobs, "comparing volumes", len(pairs), unit="pair", delay=2))
     volumes = pd.DataFrame([volume for volume, _ in results], columns=_VOLUME_COLUMNS)
     slices = pd.DataFrame([row for _, rows in results for row in rows], columns=_SLICE_COLUMNS)
     files = table[["volume", "slice", "image_path"]].assign(group=pd.factorize(np.array(digests))[0])

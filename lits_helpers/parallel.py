@@ -74,7 +74,7 @@ def run_jobs(
             executor = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"))
     futures = [executor.submit(function, *job) for job in jobs]
     try:
-        with tqdm(total=sum(weights), desc=description, unit=unit) as bar:
+        with tqdm(total=sum(weights), desc=description, unit=unit, delay=1) as bar:
             places = {future: place for place, future in enumerate(futures)}
             for future in as_completed(futures):
                 future.result()

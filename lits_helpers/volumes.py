@@ -31,6 +31,9 @@ _GEOMETRY_FIELDS = (
 )
 _LIVER_HU = (-150, 400)  # below are fat and gas, above bone, clips and embolisation material
 _MOST_STRANGE = 0.2  # share of labelled voxels outside that still passes
+# The spine draws the mean place of bone behind the body's: by 5 to 8 % of the picture in 12 phantoms
+# and a real CT, by -3 (contrast medium in front) to 15 % in 19 LiTS volumes, from 160 HU on there.
+_BONE_HU, _BODY_HU, _IN_FRONT = 300, -50, 0.04
 
 
 @dataclass(frozen=True, eq=False)
@@ -277,7 +280,7 @@ def check_pair(volume: Volume, labels: np.ndarray, name: Path | str) -> list[str
     Returns
     -------
     list of str
-        Warnings: an identity affine; a liver on the side where it cannot be.
+        Warnings: an identity affine; a liver on the left, or a spine in front.
 
     Raises
     ------
@@ -300,6 +303,12 @@ def check_pair(volume: Volume, labels: np.ndarray, name: Path | str) -> list[str
     columns = np.count_nonzero(labels, axis=(0, 1))
     if np.average(np.arange(len(columns)), weights=columns) > (len(columns) - 1) / 2:
         warnings.append("the liver lies on the patient's left: the orientation in the header may be wrong")
+    around = volume.hounsfield[labels.any(axis=(1, 2))]
+    bone, body = (np.count_nonzero(around > limit, axis=(0, 2)) for limit in (_BONE_HU, _BODY_HU))
+    if bone.any():
+        places = np.arange(len(bone)) / len(bone)
+        if np.average(places, weights=bone) < np.average(places, weights=body) - _IN_FRONT:
+            warnings.append("most bone lies in front: the orientation in the header may be wrong")
     return warnings
 
 

@@ -70,7 +70,8 @@ def test_the_memory_told_is_that_of_this_machine():
 
 
 def test_the_bar_moves_by_the_weights(capsys):
-    run_jobs(math.sqrt, [(1,), (4,)], description="d", unit="slice", weights=[30, 70], executor=ThreadPoolExecutor(1))
+    # A bar appears after a second, so that short work leaves none.
+    run_jobs(time.sleep, [(1.1,), (0,)], description="d", unit="slice", weights=[30, 70], executor=ThreadPoolExecutor(1))
     assert "100/100" in capsys.readouterr().err
 
 

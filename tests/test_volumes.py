@@ -8,6 +8,7 @@ import pytest
 import SimpleITK
 
 from lits_helpers.files import DataError
+from lits_helpers.phantom import phantom_volume
 from lits_helpers.volumes import (
     Geometry, Volume, check_pair, neighbours, read_geometry, read_label_volume, read_volume,
     write_labels, write_nifti,
@@ -297,6 +298,23 @@ def test_a_liver_on_the_left_and_an_identity_affine_are_told():
     assert ["left" in text for text in check_pair(*scan(100, (12, 18)), "a.nii")] == [True]
     [text] = check_pair(*scan(100, (2, 9), np.eye(4)), "a.nii")
     assert "identity affine" in text
+
+
+@pytest.mark.parametrize(("row", "warns"), [(18, False), (1, True)])
+def test_a_spine_in_front_is_told(row, warns):
+    volume, labels = scan(100, (2, 9))
+    volume.hounsfield[:] = np.where(labels, 100, 20)
+    volume.hounsfield[:, row, 8:12] = 700
+    assert ["bone lies in front" in text for text in check_pair(volume, labels, "a.nii")] == [True] * warns
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_phantom_and_its_pairs_pass_upright_and_are_told_upside_down(seed):
+    patient = phantom_volume(seed, size=64)
+    geometry = Geometry(patient.labels.shape[::-1], np.diag([-1.0, -1, 5, 1]))
+    assert check_pair(Volume(patient.hounsfield, geometry), patient.labels, "a.nii") == []
+    turned = Volume(patient.hounsfield[:, ::-1, ::-1], geometry)
+    assert len(check_pair(turned, patient.labels[:, ::-1, ::-1], "a.nii")) == 2
 
 
 # Neighbours -----------------------------------------------------------------------------------

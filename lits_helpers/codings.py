@@ -148,18 +148,30 @@ def _decode_report_jpeg(grey: np.ndarray) -> np.ndarray:
         # own level is 52, 53 or 54 by the quality. Counting levels takes long: not for nothing.
         background = grey.min() if grey.min() == grey.max() else np.bincount(grey.ravel()).argmax()
         return (grey > background).astype(np.uint8)
+    # Only the liver's surroundings are looked at: a tenth of the slice, and a third of the time.
+    labels = np.zeros_like(grey)
+    box = _surroundings(grey > _LARGEST_FAINT)
+    part = grey[box]
     # Liver beside a large tumour is an area at 68. Blurred edges pass that level too, but thinly.
-    square = np.ones((3, 3), np.uint8)
-    middle = cv2.inRange(grey, 62, 74)
-    has_tumour = cv2.countNonZero(cv2.erode(middle, square)) > 0
+    has_tumour = _inner((part >= 62) & (part <= 74)).any()
     if not has_tumour:
         # All foreground is of one kind: liver at 83 or, where a tumour fills its slice, tumour at
         # 84. JPEG scatters single pixels by more than that, but hardly moves the mean.
-        inside = cv2.erode(cv2.inRange(grey, 76, 255), square) > 0
-        has_tumour = inside.any() and grey[inside].mean() > 83.5
-    if has_tumour:
-        return (grey > 60).view(np.uint8) + (grey > 75).view(np.uint8)
-    return (grey > 67).view(np.uint8)
+        inside = _inner(part >= 76)
+        has_tumour = inside.any() and cv2.mean(part, inside)[0] > 83.5
+    labels[box] = (part > 60).view(np.uint8) + (part > 75).view(np.uint8) if has_tumour else part > 67
+    return labels
+
+
+def _surroundings(inside: np.ndarray) -> tuple[slice, slice]:
+    """Rows and columns that hold all True pixels of (rows, columns), and one around."""
+    rows, columns = (np.flatnonzero(inside.any(axis=axis)) for axis in (1, 0))
+    return slice(max(rows[0] - 1, 0), rows[-1] + 2), slice(max(columns[0] - 1, 0), columns[-1] + 2)
+
+
+def _inner(inside: np.ndarray) -> np.ndarray:
+    """Pixels whose eight neighbours are True too: uint8 0 or 1 (rows, columns)."""
+    return cv2.erode(inside.astype(np.uint8), np.ones((3, 3), np.uint8))
 
 
 def encode(labels: np.ndarray, coding: str) -> np.ndarray:

@@ -43,6 +43,7 @@ from .settings import Settings
 # Slices by diagnosis that the report counted (its figure 6).
 REPORT_COUNTS = {masks.EMPTY: 19_777, masks.LIVER_ONLY: 6_948, masks.LIVER_AND_TUMOUR: 2_631}
 _ROWS_PER_JOB = 64
+_WORTH_PROCESSES = 4_000  # masks; below, starting processes takes longer than they save
 
 
 def classify(image_path: str, mask_path: str) -> dict[str, object]:
@@ -262,7 +263,7 @@ def _for_each(
     parts = [rows[start : start + _ROWS_PER_JOB] for start in range(0, len(rows), _ROWS_PER_JOB)]
     done = run_jobs(
         _call_with_each, [(function, part) for part in parts], description=description, unit="slice",
-        weights=[len(part) for part in parts], executor=executor, threads=True,
+        weights=[len(part) for part in parts], executor=executor, threads=len(rows) < _WORTH_PROCESSES,
     )
     return [result for part in done for result in part]
 

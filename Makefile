@@ -45,17 +45,18 @@ test: $(INSTALLED)
 	    --nbval-lax --nbval-current-env --nbval-cell-timeout=600 \
 	    --nbval-sanitize-with=tests/nbval.cfg notebooks
 
-# One direction only: the .py is the source, the .ipynb is made from it and then executed, without
-# progress bars, each of which would leave ten widgets in the file. The last option keeps what TensorFlow's C++ prints at its import, which no log level silences, out of the
+# One direction only: the .py is the source, the .ipynb is made from it and then executed. The last
+# option keeps what TensorFlow's C++ prints at its import, which no log level silences, out of the
 # stored outputs: it goes to the terminal instead.
 notebooks: $(INSTALLED)
 	rm -rf "$(OUTPUTS)/notebooks"
 	set -e; for source in notebooks/*.py; do \
 	    $(VENV_PYTHON) -m jupytext --update --to ipynb "$$source"; \
-	    $(PHANTOM) TQDM_DISABLE=1 LITS_OUTPUT_ROOT="$(OUTPUTS)/notebooks" $(VENV_PYTHON) -m nbconvert \
+	    $(PHANTOM) LITS_OUTPUT_ROOT="$(OUTPUTS)/notebooks" $(VENV_PYTHON) -m nbconvert \
 	        --to notebook --execute --inplace --ExecutePreprocessor.record_timing=False \
-        --ExecutePreprocessor.extra_arguments=--IPKernelApp.capture_fd_output=False \
+	        --ExecutePreprocessor.extra_arguments=--IPKernelApp.capture_fd_output=False \
 	        "$${source%.py}.ipynb"; \
+	    $(VENV_PYTHON) .ci/tidy_notebook.py "$${source%.py}.ipynb"; \
 	done
 
 bench: $(INSTALLED)

@@ -36,7 +36,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from lits_helpers import audit, drawing, index, load_settings, masks, pictures, plots, splits, widgets, windows
+from lits_helpers import audit, drawing, duplicates, index, load_settings, masks, pictures, plots, splits, widgets, windows
 
 drawing.compact_figures()
 settings = load_settings()
@@ -248,12 +248,13 @@ by_patient.groupby("split").agg(
 
 # %% [markdown]
 # One doubt is left: LiTS holds several scans of some patients under different volume numbers, and nothing
-# says which. `load_patient_split`, which the later notebooks use, looks for volumes that resemble each
-# other and keeps them on one side (notebook 05 shows how). The audit is stored with the split.
+# says which. So volumes that resemble each other are looked for, and kept on one side (notebook 05 shows
+# how); the audit is stored with the split. Later notebooks do these steps by `audit.load_patient_split`.
 
 # %%
-by_patient = audit.load_patient_split(settings)
-checked = audit.audit_split(by_patient)
+found = duplicates.find_duplicates(table)
+by_patient = splits.split_patients(audit.with_patients(table, found), seed=settings.seed)
+checked = audit.audit_split(by_patient, found)
 splits.save_split(by_patient, settings.output_root / "split_patients.csv", audit=checked)
 print(checked)
 

@@ -37,8 +37,8 @@ import numpy as np
 import pandas as pd
 from scipy import ndimage
 
-from lits_helpers import audit, conversion, data_plots, drawing, generators, index, layouts, load_settings
-from lits_helpers import masks, phantom, pictures, plots, scoring, splits, volumes, widgets, windows
+from lits_helpers import audit, conversion, data_plots, drawing, duplicates, generators, index, layouts
+from lits_helpers import load_settings, masks, phantom, pictures, plots, scoring, splits, volumes, widgets, windows
 
 drawing.compact_figures()
 settings = load_settings()
@@ -240,7 +240,7 @@ plt.show()
 try:
     masks.detect(recognised["0/255"])
 except masks.DataError as error:
-    print(str(error).replace(str(settings.output_root), "outputs"))
+    print(str(error).replace(str(settings.output_root), "..."))
 
 # %%
 print(masks.detect(recognised["0/255"], meaning="liver and tumour").mapping)
@@ -337,8 +337,8 @@ lesions.groupby(pd.cut(lesions.diameter_mm, [0, 10, 20, 40, 200]), observed=True
 # %%
 twice = phantom.write_phantom(settings.output_root / "rescanned", patients=6, size=256, rescans=(1, 4))
 scans = index.build_index(twice, settings.output_root, layout="report-slices")
-duplicates = audit.find_duplicates(scans)
-duplicates.volumes.head(5).round(2)
+alike = duplicates.find_duplicates(scans)
+alike.volumes.head(5).round(2)
 
 # %% [markdown]
 # Nobody told it: slices are compared by fine structure, whatever their shift. `similarity` is what every
@@ -346,8 +346,8 @@ duplicates.volumes.head(5).round(2)
 # pair: what differs is noise, and edges where the second scan's slices lie at other heights.
 
 # %%
-examples = duplicates.slices[:1]
-plots.duplicate_slices(audit.matched_pictures(examples))
+examples = alike.slices[:1]
+plots.duplicate_slices(duplicates.matched_pictures(examples))
 plt.show()
 
 # %% [markdown]
@@ -357,13 +357,13 @@ plt.show()
 # %%
 leaking = next(
     split for seed in range(50)
-    if audit.audit_split(split := splits.split_patients(scans, seed=seed), duplicates).leaks
+    if audit.audit_split(split := splits.split_patients(scans, seed=seed), alike).leaks
 )
-print(audit.audit_split(leaking, duplicates))
+print(audit.audit_split(leaking, alike))
 
 # %%
-by_patient = splits.split_patients(audit.with_patients(scans, duplicates), seed=settings.seed)
-checked = audit.audit_split(by_patient, duplicates)
+by_patient = splits.split_patients(audit.with_patients(scans, alike), seed=settings.seed)
+checked = audit.audit_split(by_patient, alike)
 splits.save_split(by_patient, settings.output_root / "split_rescanned.csv", audit=checked)
 print(checked)
 
@@ -371,7 +371,7 @@ print(checked)
 # The same question for the data of this run. Every alarm deserves a look at the pictures.
 
 # %%
-own = audit.find_duplicates(table)
+own = duplicates.find_duplicates(table)
 print(audit.audit_split(splits.split_patients(audit.with_patients(table, own), seed=settings.seed), own))
 own.volumes.head(3).round(2)
 

@@ -98,7 +98,7 @@ def three_channels(values: np.ndarray) -> np.ndarray:
     lowest = int(values.min())
     levels = np.arange(lowest, int(values.max()) + 1)
     breaks = equalisation_breaks(values)
-    table = np.zeros((len(levels), 4), np.float32)
+    table = np.zeros((len(levels), 4))
     table[:, 0] = windowed(levels, **WINDOWS["liver"]._asdict())
     table[:, 1] = windowed(levels, **WINDOWS["custom"]._asdict())
     table[:, 2] = np.interp(levels, breaks, np.linspace(0, 1, len(breaks)))

@@ -2,8 +2,8 @@
 
 One pass over the masks gives a table of pixel counts (:func:`slice_scores`), one row a slice.
 Everything else is computed from that table: it is small, can be saved, and shows where a number
-comes from. The patient (one CT volume) is the unit: slices of one patient resemble each other, so
-intervals resample patients.
+comes from. The patient is the unit: slices of one patient resemble each other, so intervals
+resample patients. A volume counts as a patient unless the table names one in ``patient``.
 
 Where truth and prediction are both empty, Dice and IoU are undefined: NaN here, left out of means
 and counted. Where only one of them is empty they are 0.
@@ -11,7 +11,7 @@ and counted. Where only one of them is empty they are 0.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import zip_longest
 
@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 
 from .files import DataError
+from .uncertainty import bootstrap_interval, quotient, ratio_of_sums
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,8 @@ def slice_scores(
     Parameters
     ----------
     table : DataFrame
-        One row a slice; columns ``volume`` and ``slice`` are used.
+        One row a slice; columns ``volume`` and ``slice`` are used, and ``patient``, from
+        :func:`lits_helpers.audit.with_patients`, is kept where there is one.
     pairs : iterable of (truth, predicted)
         For each row, in the table's order: two binary arrays (rows, columns) at the slice's
         native resolution. A generator keeps one slice in memory at a time.
@@ -153,7 +155,8 @@ def slice_scores(
                 "correct_pixels": pixels - wrong,
             }
         )
-    return pd.DataFrame(rows)
+    scores = pd.DataFrame(rows)
+    return scores.assign(patient=table["patient"].to_numpy()) if "patient" in table else scores
 
 
 def patient_scores(slices: pd.DataFrame) -> pd.DataFrame:
@@ -169,7 +172,8 @@ def patient_scores(slices: pd.DataFrame) -> pd.DataFrame:
     DataFrame, one row a volume, ordered by it
         ``volume``, ``slices`` (their number), ``truth_pixels``, ``predicted_pixels``,
         ``intersection``, ``false_positive_pixels``, ``dice``, ``iou`` (NaN where the patient has
-        no tumour and none is predicted; 0 where one is).
+        no tumour and none is predicted; 0 where one is). Where the slices name a ``patient``, so
+        does each volume: two scans of one patient are scored apart, and drawn together.
     """
     patients = slices.groupby("volume", as_index=False).agg(
         slices=("slice", "size"),
@@ -180,6 +184,8 @@ def patient_scores(slices: pd.DataFrame) -> pd.DataFrame:
     patients["false_positive_pixels"] = patients.predicted_pixels - patients.intersection
     patients["dice"] = _dice(patients)
     patients["iou"] = _iou(patients)
+    if "patient" in slices:
+        patients["patient"] = patients.volume.map(slices.groupby("volume").patient.first())
     return patients
 
 
@@ -192,7 +198,7 @@ def summary(slices: pd.DataFrame, *, repeats: int = 2000, seed: int = 0) -> pd.D
         From :func:`slice_scores`. Give all slices of the test patients, those without tumour
         too; testing tumour slices alone is an oracle, and has to be called so.
     repeats, seed : int
-        Of :func:`bootstrap_interval`.
+        Of :func:`lits_helpers.uncertainty.bootstrap_interval`.
 
     Returns
     -------
@@ -200,10 +206,14 @@ def summary(slices: pd.DataFrame, *, repeats: int = 2000, seed: int = 0) -> pd.D
         ``metric``; ``value``; ``low`` and ``high``, the patient-level bootstrap 95 % interval;
         ``cases``, the patients that enter the value; ``unit``, what each counts once
         (``"pixel"``, ``"patient"`` or ``"slice"``); ``left_out``, how many such units the metric's
-        rule leaves out. Values lie in [0, 1], except false positives, a number of pixels.
+        rule leaves out. Values lie in [0, 1], except false positives, a number of pixels. Where
+        a patient has several volumes (column ``patient``), names and unit say ``"volume"`` in
+        place of ``"patient"``; the patients are drawn and are the cases all the same.
     """
     patients = patient_scores(slices)
     has_tumour = patients.truth_pixels > 0
+    of_volume = patients.set_index("volume").get("patient", pd.Series(patients.volume.array, patients.volume))
+    unit = "volume" if of_volume.duplicated().any() else "patient"
 
     def row(metric: str, unit: str, parts: pd.DataFrame, left_out: int) -> dict:
         parts = parts.to_numpy(np.float64)
@@ -220,13 +230,14 @@ def summary(slices: pd.DataFrame, *, repeats: int = 2000, seed: int = 0) -> pd.D
 
     def pooled(metric: str, numerator: pd.Series, denominator: pd.Series) -> dict:
         """Pixels of all patients added up, then divided."""
-        parts = pd.concat([numerator, denominator], axis=1).groupby(slices.volume).sum()
+        parts = pd.concat([numerator, denominator], axis=1)
+        parts = parts.groupby(slices.volume.map(of_volume)).sum()
         return row(metric, "pixel", parts, left_out=0)
 
     def mean(metric: str, unit: str, volumes: pd.Series, scores: pd.Series) -> dict:
         """Mean over units, NaN left out; a patient whose units are all left out is no case."""
         kept = scores.dropna()
-        parts = kept.groupby(volumes).agg(["sum", "size"])
+        parts = kept.groupby(volumes.map(of_volume)).agg(["sum", "size"])
         return row(metric, unit, parts, left_out=len(scores) - len(kept))
 
     size = slices.truth_pixels + slices.predicted_pixels
@@ -244,20 +255,20 @@ def summary(slices: pd.DataFrame, *, repeats: int = 2000, seed: int = 0) -> pd.D
                 size - slices.intersection,
             ),
             mean(
-                "Dice per patient (mean; patients without tumour in truth left out)",
-                "patient",
+                f"Dice per {unit} (mean; {unit}s without tumour in truth left out)",
+                unit,
                 patients.volume,
                 patients.dice.where(has_tumour),
             ),
             mean(
-                "Dice per patient (mean; both-empty patients left out, truth alone empty = 0)",
-                "patient",
+                f"Dice per {unit} (mean; both-empty {unit}s left out, truth alone empty = 0)",
+                unit,
                 patients.volume,
                 patients.dice,
             ),
             mean(
-                "False-positive pixels per patient without tumour in truth (mean)",
-                "patient",
+                f"False-positive pixels per {unit} without tumour in truth (mean)",
+                unit,
                 patients.volume,
                 patients.false_positive_pixels.where(~has_tumour),
             ),
@@ -286,73 +297,6 @@ def summary(slices: pd.DataFrame, *, repeats: int = 2000, seed: int = 0) -> pd.D
             ),
         ]
     )
-
-
-def bootstrap_interval(
-    values: np.ndarray,
-    statistic: Callable[..., np.ndarray] = np.mean,
-    *,
-    repeats: int = 2000,
-    seed: int = 0,
-    level: float = 0.95,
-) -> tuple[float, float]:
-    """Percentile bootstrap interval, by drawing whole patients with replacement.
-
-    Parameters
-    ----------
-    values : array (patients,) or (patients, columns)
-        One score for each patient, or the counts a pooled score is made of. Undefined scores are
-        to be left out before.
-    statistic : callable (array, axis) -> array
-        Reduces the patients' axis: ``numpy.mean``, ``numpy.median``, :func:`ratio_of_sums`. Called
-        once, with all draws, (repeats, patients) or (repeats, patients, columns), and axis 1.
-    repeats : int
-        Number of draws.
-    seed : int
-        Equal seeds give equal draws.
-    level : float
-        Share of the draws inside the interval, in (0, 1).
-
-    Returns
-    -------
-    low, high : float
-        NaN with fewer than two patients, who say nothing about how patients differ. Draws for
-        which the statistic is undefined are left out.
-
-    References
-    ----------
-    Efron, Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 13.
-    """
-    values = np.asarray(values)
-    patients = len(values)
-    if patients < 2:
-        return float("nan"), float("nan")
-    drawn = np.random.default_rng(seed).integers(patients, size=(repeats, patients))
-    results = statistic(values[drawn], axis=1)
-    results = results[~np.isnan(results)]
-    if not results.size:
-        return float("nan"), float("nan")
-    low, high = np.quantile(results, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
-
-
-def ratio_of_sums(parts: np.ndarray, axis: int) -> np.ndarray:
-    """Add up numerators and denominators over patients, then divide: a pooled score.
-
-    Parameters
-    ----------
-    parts : array (..., patients, 2)
-        Numerator and denominator of each patient.
-    axis : int
-        The patients' axis.
-
-    Returns
-    -------
-    float64 array (...)
-        NaN where the denominators add up to 0.
-    """
-    sums = parts.sum(axis=axis)
-    return _quotient(sums[..., 0], sums[..., 1])
 
 
 @dataclass(frozen=True)
@@ -422,19 +366,12 @@ def _binary(mask: np.ndarray, name: str) -> np.ndarray:
     return mask == 1
 
 
-def _quotient(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
-    """Division that is NaN, without a warning, where the denominator is 0."""
-    numerator, denominator = np.asarray(numerator, float), np.asarray(denominator, float)
-    undefined = np.full(denominator.shape, np.nan)
-    return np.divide(numerator, denominator, out=undefined, where=denominator != 0)
-
-
 def _dice(counts: Overlap | pd.DataFrame) -> np.ndarray:
     """Dice of one overlap, or of each row of a table with the same three columns."""
-    return _quotient(2 * counts.intersection, counts.truth_pixels + counts.predicted_pixels)
+    return quotient(2 * counts.intersection, counts.truth_pixels + counts.predicted_pixels)
 
 
 def _iou(counts: Overlap | pd.DataFrame) -> np.ndarray:
     """Intersection over union, as :func:`_dice`."""
     union = counts.truth_pixels + counts.predicted_pixels - counts.intersection
-    return _quotient(counts.intersection, union)
+    return quotient(counts.intersection, union)

@@ -1,6 +1,4 @@
-"""Scores of 3x3 masks worked out by hand, and intervals that can be checked by counting."""
-
-import itertools
+"""Scores of 3x3 masks worked out by hand."""
 
 import numpy as np
 import pandas as pd
@@ -8,7 +6,7 @@ import pytest
 
 from lits_helpers import scoring
 from lits_helpers.files import DataError
-from lits_helpers.scoring import bootstrap_interval, dice, iou, ratio_of_sums, slice_scores
+from lits_helpers.scoring import dice, iou, slice_scores
 
 EMPTY = np.zeros((3, 3), bool)
 FULL = np.ones((3, 3), bool)
@@ -138,24 +136,6 @@ def test_pixel_accuracy_comes_last():
     assert scoring.summary(scored(*PATIENTS), repeats=10).metric.iloc[-1].startswith("Pixel accuracy")
 
 
-def test_an_interval_of_three_patients_is_that_of_their_27_draws():
-    scores = np.array([0.0, 0.6, 0.9])
-    draws = [np.mean(draw) for draw in itertools.product(scores, repeat=3)]
-    low, high = bootstrap_interval(scores, repeats=20_000, level=0.9)
-    assert low == pytest.approx(np.quantile(draws, 0.05), abs=0.02)
-    assert high == pytest.approx(np.quantile(draws, 0.95), abs=0.02)
-
-
-def test_an_interval_is_reproducible_and_depends_on_its_seed():
-    scores = np.random.default_rng(1).random(12)
-    assert bootstrap_interval(scores, seed=3) == bootstrap_interval(scores, seed=3)
-    assert bootstrap_interval(scores, seed=3) != bootstrap_interval(scores, seed=4)
-
-
-def test_one_patient_has_no_interval():
-    assert np.isnan(bootstrap_interval(np.array([0.8]))).all()
-
-
 def test_patients_are_drawn_and_not_their_slices():
     # Two patients of 50 slices each, one all right and one all wrong: drawing slices would give
     # an interval of about 0.4 to 0.6, drawing patients gives 0 to 1.
@@ -165,10 +145,26 @@ def test_patients_are_drawn_and_not_their_slices():
     assert (row.low, row.value, row.high) == (0, 0.5, 1)
 
 
-def test_a_pooled_score_adds_before_it_divides():
-    parts = np.array([[1, 10], [9, 10]])
-    assert ratio_of_sums(parts, axis=0) == 0.5
-    assert np.isnan(ratio_of_sums(np.zeros((2, 2)), axis=0))
+def test_a_patients_two_volumes_are_scored_apart_and_drawn_together():
+    # Volumes 1 and 2 are one patient: with volume 4 there are two patients, 0.4 + 0 and 1.
+    table = pd.DataFrame([row[:2] for row in PATIENTS], columns=["volume", "slice"])
+    table["patient"] = table.volume.replace({2: 1})
+    slices = slice_scores(table, (row[2:] for row in PATIENTS))
+    assert scoring.patient_scores(slices).set_index("volume").patient.to_dict() == {1: 1, 2: 1, 3: 3, 4: 4}
+    summary = scoring.summary(slices, repeats=500)
+    assert not summary.metric.str.contains("per patient").any()
+    row = summary[summary.metric.str.contains("both-empty volumes left out", regex=False)].iloc[0]
+    assert row.value == pytest.approx((0.4 + 0 + 1) / 3)
+    assert (row.cases, row.unit, row.left_out) == (2, "volume", 1)
+    # Only the first patient drawn: two scores of 0.4 and 0; only the second: 1.
+    assert (row.low, row.high) == (pytest.approx(0.2), 1)
+
+
+def test_a_patient_column_that_joins_nothing_changes_no_number():
+    slices = scored(*PATIENTS)
+    pd.testing.assert_frame_equal(
+        scoring.summary(slices, repeats=100), scoring.summary(slices.assign(patient=slices.volume), repeats=100)
+    )
 
 
 def test_the_reports_count_is_detection_by_slice():

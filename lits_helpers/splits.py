@@ -1,10 +1,12 @@
-"""Splits of a slice table into train, validation and test: the report's, which leaks, and by patient."""
+"""Splits of a slice table: the report's, which leaks, by patient, and folds of patients for cross-validation."""
 
 from __future__ import annotations
 
 import json
 import os
 import warnings
+from collections.abc import Callable, Sequence
+from itertools import cycle, islice
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +51,23 @@ def _patients(table: pd.DataFrame) -> pd.Series:
     return table["patient" if "patient" in table else "volume"]
 
 
+def _have_tumour(table: pd.DataFrame) -> pd.Series:
+    """Whether each patient shows a tumour in some slice, by patient."""
+    return table.groupby(_patients(table)).diagnosis.max() == masks.LIVER_AND_TUMOUR
+
+
+def _assigned(
+    has_tumour: pd.Series, sides_of: Callable[[int], Sequence], seed: int
+) -> dict[int, object]:
+    """A side for each patient: shuffled, those with a tumour first, ``sides_of`` their number."""
+    random = np.random.default_rng(seed)
+    assigned: dict[int, object] = {}
+    for of_kind in (has_tumour[has_tumour].index, has_tumour[~has_tumour].index):
+        patients = random.permutation(np.array(of_kind))
+        assigned |= dict(zip(patients.tolist(), sides_of(len(patients)), strict=True))
+    return assigned
+
+
 def split_patients(table: pd.DataFrame, *, seed: int = 32) -> pd.DataFrame:
     """Whole patients to train, validation and test, 60 : 20 : 20, with and without tumour alike.
 
@@ -70,13 +89,10 @@ def split_patients(table: pd.DataFrame, *, seed: int = 32) -> pd.DataFrame:
     UserWarning
         If one or two patients have a tumour: they all train, and nothing measures tumours.
     """
-    random = np.random.default_rng(seed)
-    has_tumour = table.groupby(_patients(table)).diagnosis.max() == masks.LIVER_AND_TUMOUR
-    assigned: dict[int, str] = {}
-    for of_kind in (has_tumour[has_tumour].index, has_tumour[~has_tumour].index):
-        patients = random.permutation(np.array(of_kind))
-        parts = _proportional(len(patients), PATIENT_FRACTIONS)
-        assigned |= dict(zip(patients.tolist(), np.repeat(SPLITS, parts), strict=True))
+    has_tumour = _have_tumour(table)
+    assigned = _assigned(
+        has_tumour, lambda number: np.repeat(SPLITS, _proportional(number, PATIENT_FRACTIONS)), seed
+    )
     split = check_patient_split(_checked(table.assign(split=_patients(table).map(assigned))))
     if 0 < has_tumour.sum() < len(SPLITS):
         warnings.warn(
@@ -85,6 +101,141 @@ def split_patients(table: pd.DataFrame, *, seed: int = 32) -> pd.DataFrame:
             stacklevel=2,
         )
     return split
+
+
+def fold_patients(table: pd.DataFrame, *, folds: int = 5, seed: int = 32) -> pd.DataFrame:
+    """Whole patients to folds of equal size, with and without tumour alike, for cross-validation.
+
+    Patients are shuffled and dealt out like cards, those with a tumour first: folds differ by one
+    patient at most, in all and of each kind. A ``patient`` of several volumes is one, as for
+    :func:`split_patients`.
+
+    Returns
+    -------
+    DataFrame
+        All slices in the table's order, with ``fold``, from 1: the one that tests the slice.
+
+    Raises
+    ------
+    DataError
+        If there are fewer than two folds, or fewer patients than folds.
+
+    Warns
+    -----
+    UserWarning
+        If there are patients with a tumour, but not for every fold.
+    """
+    has_tumour = _have_tumour(table)
+    if not 2 <= folds <= len(has_tumour):
+        raise DataError(f"{len(has_tumour)} patient(s) cannot make {folds} folds: ask for 2 to one for each patient")
+    dealt = cycle(range(1, folds + 1))
+    assigned = _assigned(has_tumour, lambda number: list(islice(dealt, number)), seed)
+    if 0 < has_tumour.sum() < folds:
+        warnings.warn(
+            f"{has_tumour.sum()} patient(s) with a tumour are too few for {folds} folds: some fold tests "
+            "none; take fewer folds",
+            stacklevel=2,
+        )
+    return table.assign(fold=_patients(table).map(assigned))
+
+
+def fold_split(table: pd.DataFrame, fold: int, *, seed: int = 32) -> pd.DataFrame:
+    """One fold as a split: it tests; of the other patients a quarter validates, the rest trains.
+
+    Training and validation are in the proportion of :func:`split_patients`, and so are their
+    patients with and without tumour.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Slice table with ``fold``, from :func:`fold_patients` or :func:`load_folds`.
+    fold : int
+        From 1.
+    seed : int
+        Chooses who validates.
+
+    Returns
+    -------
+    DataFrame
+        All slices in the table's order, with ``split``.
+
+    Raises
+    ------
+    DataError
+        If there is no such fold, a patient is in two, or the other patients are too few.
+    """
+    if "fold" not in table:
+        raise DataError("the slice table has no folds: use splits.fold_patients first")
+    if fold not in set(table.fold):
+        raise DataError(f"there is no fold {fold}: choose from {sorted(set(table.fold.tolist()))}")
+    tested = table.fold == fold
+    sides = ("train", "validation")
+    assigned = _assigned(
+        _have_tumour(table[~tested]),
+        lambda number: np.repeat(sides, _proportional(number, PATIENT_FRACTIONS[:2])),
+        seed,
+    )
+    split = _patients(table).map(assigned).where(~tested, "test")
+    return check_patient_split(_checked(table.assign(split=split)))
+
+
+def load_folds(table: pd.DataFrame, path: Path, *, folds: int = 5, seed: int = 32) -> pd.DataFrame:
+    """The table with the folds stored at ``path``; the first call makes and stores them.
+
+    So that every run, on whatever version of NumPy, tests the same patients together.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Slice table.
+    path : Path
+        A CSV as :func:`save_split` writes it, with ``fold``.
+    folds, seed : int
+        Of :func:`fold_patients`, for the first call.
+
+    Returns
+    -------
+    DataFrame
+        All slices in the table's order, with ``fold``, from 1.
+
+    Raises
+    ------
+    DataError
+        If the file cannot be read, has another number of folds, or was made for other slices or
+        patients than the table's; the message names the volumes.
+    """
+    path = Path(path)
+    if not path.exists():
+        made = fold_patients(table, folds=folds, seed=seed)
+        save_split(made, path)
+        return made
+    try:
+        stored = pd.read_csv(path)[["volume", "slice", "fold"]]
+    except (ValueError, KeyError) as error:  # pandas' parser raises ValueErrors
+        raise DataError(f"{path}: not a table of folds ({error}): remove it to make new folds") from error
+    folded = table.assign(fold=table.volume.map(stored.groupby("volume").fold.first()))
+    if changes := _changes(folded, stored):
+        raise DataError(
+            f"{path}: these folds are of another table ({changes}): go back to its data, or remove the "
+            "file to make new folds, with which nothing scored so far can be compared"
+        )
+    if (number := stored.fold.nunique()) != folds:
+        raise DataError(f"{path}: holds {number} folds, {folds} are asked for: name another file, or remove it")
+    return folded
+
+
+def _changes(folded: pd.DataFrame, stored: pd.DataFrame) -> str:
+    """What keeps stored folds from being this table's, in words; empty where nothing does."""
+    now, then = (slices.groupby("volume").slice.agg(set) for slices in (folded, stored))
+    both = now.index.intersection(then.index)
+    torn = folded.groupby(_patients(folded)).fold.transform("nunique") > 1
+    found = {
+        "new volumes": now.index.difference(then.index),
+        "missing volumes": then.index.difference(now.index),
+        "other slices in volumes": both[[now[volume] != then[volume] for volume in both]],
+        "one patient in several folds, volumes": folded.volume[torn].unique(),
+    }
+    return "; ".join(f"{words} {volumes.tolist()}" for words, volumes in found.items() if len(volumes))
 
 
 def _checked(table: pd.DataFrame) -> pd.DataFrame:

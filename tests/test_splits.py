@@ -6,7 +6,9 @@ import pytest
 
 from lits_helpers.files import DataError
 from lits_helpers.index import build_index
-from lits_helpers.splits import check_patient_split, save_split, split_patients, split_slices
+from lits_helpers.splits import (
+    check_patient_split, fold_patients, fold_split, load_folds, save_split, split_patients, split_slices,
+)
 
 
 def tumour_table(slices, per_volume=20):
@@ -126,6 +128,130 @@ def test_a_saved_split_reads_back(slice_folder, tmp_path):
     read = pd.read_csv(path)
     assert read.split.tolist() == split.split.tolist()
     assert read.image_path[0] == os.path.basename(split.image_path[0])
+
+
+# Folds ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_each_patient_is_tested_by_one_fold_and_kinds_are_spread_alike(seed):
+    table = patient_table(7, 5)
+    folded = fold_patients(table, folds=3, seed=seed)
+    pd.testing.assert_frame_equal(folded.drop(columns="fold"), table)
+    assert (folded.groupby("volume").fold.nunique() == 1).all()
+    # Seven with tumour dealt to 1, 2, 3, 1, 2, 3, 1; five without go on with 2, 3, 1, 2, 3.
+    volumes = folded.groupby(["diagnosis", "fold"]).volume.nunique()
+    assert volumes[2].to_dict() == {1: 3, 2: 2, 3: 2} and volumes[1].to_dict() == {1: 1, 2: 2, 3: 2}
+
+
+def test_volumes_of_one_patient_are_tested_together():
+    table = patient_table(12, 0)
+    table["patient"] = table.volume % 6
+    folded = fold_patients(table, folds=3)
+    assert (folded.groupby("patient").fold.nunique() == 1).all()
+    assert folded.groupby("fold").patient.nunique().to_dict() == {1: 2, 2: 2, 3: 2}
+
+
+def test_folds_follow_from_their_seed():
+    table = patient_table(20, 0)
+    assert fold_patients(table, seed=1).fold.equals(fold_patients(table, seed=1).fold)
+    assert not fold_patients(table, seed=1).fold.equals(fold_patients(table, seed=2).fold)
+
+
+@pytest.mark.parametrize("folds", [0, 1, 5])
+def test_folds_are_two_at_least_and_one_for_each_patient_at_most(folds):
+    with pytest.raises(DataError, match=rf"4 patient\(s\) cannot make {folds} folds"):
+        fold_patients(patient_table(4, 0), folds=folds)
+
+
+def test_folds_that_test_no_tumour_are_warned_of():
+    with pytest.warns(UserWarning, match=r"2 patient\(s\) with a tumour are too few for 3 folds"):
+        fold_patients(patient_table(2, 4), folds=3)
+
+
+def test_a_fold_is_tested_and_a_quarter_of_the_others_validates():
+    folded = fold_patients(patient_table(10, 10), folds=5)
+    tested = []
+    for fold in range(1, 6):
+        split = fold_split(folded, fold)
+        pd.testing.assert_frame_equal(split.drop(columns="split"), folded)
+        assert (split.split == "test").equals(folded.fold == fold)
+        # 16 patients are left, 8 of each kind: 6 train and 2 validate.
+        volumes = split.groupby(["diagnosis", "split"]).volume.nunique()
+        for diagnosis in (1, 2):
+            assert volumes[diagnosis].to_dict() == {"test": 2, "train": 6, "validation": 2}
+        tested += split.volume[split.split == "test"].unique().tolist()
+    assert sorted(tested) == list(range(20))
+
+
+def test_a_folds_volumes_of_one_patient_stay_on_one_side():
+    table = patient_table(16, 0)
+    table["patient"] = table.volume // 2
+    split = fold_split(fold_patients(table, folds=4), 2)
+    assert (split.groupby("patient").split.nunique() == 1).all()
+    assert split.groupby("split").patient.nunique().to_dict() == {"test": 2, "train": 4, "validation": 2}
+
+
+def test_a_fold_that_is_not_there_is_refused():
+    with pytest.raises(DataError, match=r"no fold 0: choose from \[1, 2\]"):
+        fold_split(fold_patients(patient_table(4, 0), folds=2), 0)
+    with pytest.raises(DataError, match="fold_patients first"):
+        fold_split(patient_table(4, 0), 1)
+
+
+def test_a_patient_in_two_folds_is_refused():
+    folded = patient_table(6, 0)
+    folded["fold"] = folded.slice % 2 + 1
+    with pytest.raises(DataError, match="more than one side"):
+        fold_split(folded, 1)
+
+
+def test_two_patients_leave_none_to_validate():
+    with pytest.raises(DataError, match="nothing for validation"):
+        fold_split(fold_patients(patient_table(2, 0), folds=2), 1)
+
+
+@pytest.fixture
+def stored(table, tmp_path):
+    """Three stored folds of the small slice table: file and table."""
+    path = tmp_path / "folds.csv"
+    return path, load_folds(table, path, folds=3, seed=1)
+
+
+def test_stored_folds_are_used_again_whatever_the_seed(table, stored):
+    path, folded = stored
+    before = path.read_bytes()
+    shuffled = table.sample(frac=1, random_state=0)
+    again = load_folds(shuffled, path, folds=3, seed=2)
+    assert path.read_bytes() == before
+    pd.testing.assert_frame_equal(again.sort_index(), folded)
+
+
+def test_a_changed_table_is_refused_with_its_volumes(table, stored):
+    path, _ = stored
+    renamed = table.assign(volume=table.volume.replace({3: 8}))
+    with pytest.raises(DataError, match=r"folds.csv: .*new volumes \[8\]; missing volumes \[3\]"):
+        load_folds(renamed, path, folds=3)
+    with pytest.raises(DataError, match=r"another table \(other slices in volumes \[0\]\)"):
+        load_folds(table[1:], path, folds=3)
+
+
+def test_stored_folds_that_tear_a_patient_found_later_are_refused(table, stored):
+    path, folded = stored
+    first, second = folded.drop_duplicates("fold").volume[:2]
+    same = table.assign(patient=table.volume.replace({second: first}))
+    with pytest.raises(DataError, match=rf"one patient in several folds, volumes \[{min(first, second)}, {max(first, second)}\]"):
+        load_folds(same, path, folds=3)
+
+
+def test_another_number_of_folds_or_a_damaged_file_is_refused(table, stored):
+    path, _ = stored
+    with pytest.raises(DataError, match="holds 3 folds, 2 are asked for"):
+        load_folds(table, path, folds=2)
+    for damaged in ("", "volume,slice\n1,1\n"):
+        path.write_text(damaged)
+        with pytest.raises(DataError, match="folds.csv: not a table of folds"):
+            load_folds(table, path, folds=3)
 
 
 @pytest.mark.realdata

@@ -12,6 +12,8 @@ report_diagnosis       int      the same coding by the report's own rule
 liver_pixels           int      label 1 at native resolution
 tumour_pixels          int      label 2
 height, width          int      pixels
+slice_mm, row_mm,      float    spacing in mm, of the volume itself or of one of the same number and
+column_mm                       length below the same root; NaN where none is known
 coding                 str      of the mask file: see :mod:`lits_helpers.masks`
 small_tumours_known    bool     False where tumours under 0.1 % of the slice read as liver
 patient                int      after audit.with_patients: of a patient's volumes the lowest number
@@ -39,9 +41,11 @@ from .parallel import run_jobs
 from .phantom import ensure_phantom
 from .pictures import read_image, read_image_size, write_image
 from .settings import Settings
+from .volumes import read_geometry
 
 # Slices by diagnosis that the report counted (its figure 6).
 REPORT_COUNTS = {masks.EMPTY: 19_777, masks.LIVER_ONLY: 6_948, masks.LIVER_AND_TUMOUR: 2_631}
+SPACING = ["slice_mm", "row_mm", "column_mm"]
 _ROWS_PER_JOB = 64
 _WORTH_PROCESSES = 4_000  # masks; below, starting processes takes longer than they save
 
@@ -116,7 +120,8 @@ def build_index(
         If the folder holds no pair, or one report of all problems unless ``skip_problems``.
     """
     output_root = Path(output_root).absolute()
-    found = choose(find_layouts(root), layout)
+    layouts = find_layouts(root)
+    found = choose(layouts, layout)
     pairs = found.cases[found.cases.mask_path != ""]
     if found.name == "lits-png":  # a liver without its tumours' mask would pass for healthy
         pairs = pairs[pairs.tumour_mask_path != ""]
@@ -124,7 +129,9 @@ def build_index(
     if pairs.empty:
         raise DataError(f"no masks in {found.folder}: its {len(found.cases)} {found.kind} serve for prediction only")
     if found.kind == "volumes":
-        pairs = _slices_of_volumes(found, output_root, skip_problems, executor)
+        pairs, spacing = _slices_of_volumes(found, output_root, skip_problems, executor)
+    else:
+        spacing = _spacing_beside(pairs, layouts)
     coding = _coding(found, pairs, mask_meaning)
     if coding is not None:
         pairs, unreadable = _relabelled(pairs, coding, output_root, executor)
@@ -143,7 +150,7 @@ def build_index(
         warnings.warn(f"left out: {report}", stacklevel=2)
     if bad.all():
         raise DataError(f"not one usable pair below {root}: {problems[0]}")
-    table = table[~bad].drop(columns="problem").reset_index(drop=True)
+    table = table[~bad].drop(columns="problem").reset_index(drop=True).join(spacing, on="volume")
     if coding is not None:
         return table.assign(coding=coding.name, small_tumours_known=coding.tumours_known)
     if not mask_meaning and (table.coding == "labels").all() and not table.tumour_pixels.any():
@@ -154,10 +161,24 @@ def build_index(
     return table
 
 
+def _spacing_beside(table: pd.DataFrame, layouts: list[Layout]) -> pd.DataFrame:
+    """Spacing of those volumes of the table that lie as NIfTI below the same root."""
+    slices = table.groupby("volume").slice.max() + 1
+    rows = {}
+    for volumes in layouts:
+        if volumes.name in ("lits-nifti", "decathlon"):
+            for case in volumes.cases.itertuples():
+                if slices.get(case.volume) == case.slices:
+                    geometry = read_geometry(case.image_path)
+                    if not geometry.is_identity:
+                        rows[case.volume] = geometry.spacing
+    return pd.DataFrame.from_dict(rows, "index", columns=SPACING)
+
+
 def _slices_of_volumes(
     found: Layout, output_root: Path, skip_problems: bool, executor: Executor | None
-) -> pd.DataFrame:
-    """Pairs of slice files of volumes, converted where they are not yet."""
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Pairs of slice files of volumes, converted where they are not yet; and their spacing."""
     masked = found.cases[found.cases.mask_path != ""]
     name = f"{found.folder.name}-{hashlib.sha256(str(found.folder).encode()).hexdigest()[:8]}"
     folder = output_root / "slices" / name
@@ -166,7 +187,9 @@ def _slices_of_volumes(
         (row.volume, number, *map(str, slice_paths(folder, row.volume, number, ".png")), "")
         for row in converted.itertuples() for number in range(row.slices)
     ]
-    return pd.DataFrame(rows, columns=SLICE_COLUMNS)
+    known = converted[converted.spacing_known]
+    spacing = pd.DataFrame(known.spacing_mm.tolist(), index=known.volume.tolist(), columns=SPACING)
+    return pd.DataFrame(rows, columns=SLICE_COLUMNS), spacing
 
 
 def _coding(found: Layout, pairs: pd.DataFrame, mask_meaning: str) -> masks.Coding | None:

@@ -16,6 +16,7 @@ from tqdm.auto import tqdm
 from .dicom_masks import write_segmentation
 from .files import DataError, atomic_path
 from .generators import SliceCache, resize_image
+from .index import SPACING
 from .masks import THRESHOLD, TUMOUR, read_labels
 from .pictures import read_image, write_image
 from .scoring import slice_scores
@@ -78,6 +79,39 @@ def mask_pairs(
     for row, probability in zip(table.itertuples(), probabilities, strict=True):
         truth = read_labels(row.mask_path) == TUMOUR
         yield truth, enlarged(probability, truth.shape) > threshold
+
+
+def volume_cases(
+    table: pd.DataFrame, probabilities: np.ndarray, *, threshold: float = THRESHOLD
+) -> Iterator[tuple[int, np.ndarray, np.ndarray, tuple[float, float, float] | None]]:
+    """Truth and prediction of each volume, stacked from its slices at native resolution.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Slice table, of whole volumes.
+    probabilities : float32 array (slices, size, size)
+        From :func:`predict_slices`, in the table's order.
+    threshold : float
+
+    Yields
+    ------
+    volume : int
+    truth : uint8 array (slices, rows, columns)
+        0 background, 1 liver, 2 tumour.
+    predicted : uint8 array, same shape
+        0, and 2 where the network sees tumour.
+    spacing : (slice, row, column) in mm, or None
+        None where it is not known or slices are missing in between, so that nothing in mm counts.
+    """
+    for volume, rows in table.reset_index(drop=True).sort_values(["volume", "slice"]).groupby("volume"):
+        truth = np.stack([read_labels(path) for path in rows.mask_path])
+        predicted = np.zeros_like(truth)
+        for plane, probability in zip(predicted, probabilities[rows.index], strict=True):
+            plane[enlarged(probability, plane.shape) > threshold] = TUMOUR
+        spacing = rows[SPACING].iloc[0]
+        known = spacing.notna().all() and (np.diff(rows.slice) == 1).all()
+        yield int(volume), truth, predicted, tuple(spacing.tolist()) if known else None
 
 
 def evaluate_slices(

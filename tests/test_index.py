@@ -1,7 +1,9 @@
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
+import nibabel
 import numpy as np
 import pandas as pd
 import pytest
@@ -276,6 +278,36 @@ def test_every_layout_gives_the_table_of_its_patients(patients, tmp_path, name):
     if name not in ("report-slices", "lits-png"):
         assert table.tumour_pixels.tolist() == tumour_pixels
     assert not any((tmp_path / "data").rglob("*.csv")) or name == "lits-png"
+
+
+@pytest.mark.parametrize("name", ["lits-nifti", "dicom", "3d-ircadb"])
+def test_the_spacing_of_volumes_is_in_the_table(patients, tmp_path, name):
+    write_layout(tmp_path / "data", name, patients)
+    table = build_index(tmp_path / "data", tmp_path / "out")
+    for number, patient in patients.items():
+        of_volume = table.loc[table.volume == number, ["slice_mm", "row_mm", "column_mm"]].drop_duplicates()
+        assert of_volume.to_numpy() == pytest.approx(np.array([patient.spacing]), rel=1e-4)
+
+
+def test_slices_take_the_spacing_of_a_volume_beside_them_that_is_as_long(patients, tmp_path):
+    write_layout(tmp_path / "data" / "slices", "paired-slices", patients)
+    alone = build_index(tmp_path / "data", tmp_path / "out")
+    assert alone[["slice_mm", "row_mm", "column_mm"]].isna().all(axis=None)
+    shorter = replace(patients[3], hounsfield=patients[3].hounsfield[1:], labels=patients[3].labels[1:])
+    write_layout(tmp_path / "data" / "volumes", "lits-nifti", patients | {3: shorter})
+    table = build_index(tmp_path / "data", tmp_path / "out", layout="paired-slices")
+    assert table.slice_mm[table.volume == 0].iloc[0] == pytest.approx(patients[0].spacing[0], rel=1e-4)
+    assert table.slice_mm[table.volume == 3].isna().all()
+
+
+def test_an_identity_affine_gives_no_spacing(patients, tmp_path):
+    write_layout(tmp_path / "data", "lits-nifti", patients)
+    for path in (tmp_path / "data").rglob("*-3.nii*"):
+        stored = np.asarray(nibabel.load(path).dataobj).copy()  # a copy: the file is mapped, and written anew
+        nibabel.save(nibabel.Nifti1Image(stored, np.diag([-1.0, -1, 1, 1])), path)
+    with pytest.warns(UserWarning, match="volume 3: identity affine"):
+        table = build_index(tmp_path / "data", tmp_path / "out")
+    assert table.groupby("volume").row_mm.first().isna().tolist() == [False, True]
 
 
 @pytest.mark.parametrize("coding", ["labels", "0/127/255", "0/128/255", "colours"])

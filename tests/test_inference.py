@@ -119,6 +119,30 @@ def test_the_truth_of_a_pair_is_the_tumour_alone(table):
     assert (truth == (read_labels(row.mask_path.iloc[0]) == 2)).all()
 
 
+def spaced(table):
+    return table.assign(slice_mm=5.0, row_mm=0.7, column_mm=0.8)
+
+
+def test_slices_are_stacked_to_volumes_in_order_with_their_spacing(table, cache):
+    mixed = spaced(table).sample(frac=1, random_state=2)
+    probabilities = (cache.labels[mixed.index] == 2).astype(np.float32)
+    cases = list(inference.volume_cases(mixed, probabilities, threshold=0.5))
+    assert [volume for volume, *_ in cases] == [0, 1, 2, 3]
+    for volume, truth, predicted, spacing in cases:
+        assert truth.shape == predicted.shape == (4, 64, 64) and spacing == (5.0, 0.7, 0.8)
+        rows = table[table.volume == volume]
+        assert (truth == np.stack([read_labels(path) for path in rows.mask_path])).all()
+        assert set(np.unique(predicted)) <= {0, 2}
+        assert ((predicted == 2) == (truth == 2)).mean() > 0.98
+
+
+def test_spacing_is_not_told_where_slices_are_missing_or_it_is_unknown(table, cache):
+    gaps = spaced(table)[table.slice != 2]
+    nothing = np.zeros((len(gaps), 32, 32), np.float32)
+    assert [spacing for *_, spacing in inference.volume_cases(gaps, nothing)] == [None] * 4
+    assert [spacing for *_, spacing in inference.volume_cases(table, cache.labels * 0.0)] == [None] * 4
+
+
 # Volumes --------------------------------------------------------------------------------------
 
 

@@ -161,8 +161,8 @@ def audit_split(table: pd.DataFrame, duplicates: Duplicates | None = None) -> Sp
     )
 
 
-def load_patient_split(settings: Settings, *, skip_problems: bool = False) -> pd.DataFrame:
-    """A run's slice table, split by patient: volumes that look like one patient go to one side.
+def load_patients(settings: Settings, *, skip_problems: bool = False) -> pd.DataFrame:
+    """A run's slice table with ``patient``: volumes that look like one patient have the same.
 
     Looking takes minutes on a large data set, so what was found is kept below the output root, in
     ``index/patients-<fingerprint>.csv``, until an image changes.
@@ -170,7 +170,7 @@ def load_patient_split(settings: Settings, *, skip_problems: bool = False) -> pd
     Returns
     -------
     DataFrame
-        :func:`lits_helpers.index.load_slices` with ``patient`` and ``split``.
+        :func:`lits_helpers.index.load_slices` with ``patient``.
 
     Warns
     -----
@@ -186,5 +186,13 @@ def load_patient_split(settings: Settings, *, skip_problems: bool = False) -> pd
     pairs = list(pd.read_csv(found).itertuples(index=False, name=None))
     if pairs:
         named = ", ".join(f"{a} and {b}" for a, b in pairs)
-        warnings.warn(f"volumes that look like one patient, kept on one side of the split: {named}", stacklevel=2)
-    return split_patients(with_patients(table, pairs), seed=settings.seed)
+        warnings.warn(f"volumes that look like one patient, kept on one side of the split: {named}", stacklevel=3)
+    return with_patients(table, pairs)
+
+
+def load_patient_split(settings: Settings, *, skip_problems: bool = False) -> pd.DataFrame:
+    """A run's slice table, split by patient: :func:`load_patients` with ``split``.
+
+    Volumes that look like one patient, of which a warning names the pairs, go to one side.
+    """
+    return split_patients(load_patients(settings, skip_problems=skip_problems), seed=settings.seed)

@@ -142,8 +142,8 @@ def fold_patients(table: pd.DataFrame, *, folds: int = 5, seed: int = 32) -> pd.
 def fold_split(table: pd.DataFrame, fold: int, *, seed: int = 32) -> pd.DataFrame:
     """One fold as a split: it tests; of the other patients a quarter validates, the rest trains.
 
-    Training and validation are in the proportion of :func:`split_patients`, and so are their
-    patients with and without tumour.
+    Training and validation are in the proportion of :func:`split_patients`, 3 : 1, and patients
+    with and without tumour are spread alike.
 
     Parameters
     ----------
@@ -169,12 +169,9 @@ def fold_split(table: pd.DataFrame, fold: int, *, seed: int = 32) -> pd.DataFram
     if fold not in set(table.fold):
         raise DataError(f"there is no fold {fold}: choose from {sorted(set(table.fold.tolist()))}")
     tested = table.fold == fold
-    sides = ("train", "validation")
-    assigned = _assigned(
-        _have_tumour(table[~tested]),
-        lambda number: np.repeat(sides, _proportional(number, PATIENT_FRACTIONS[:2])),
-        seed,
-    )
+    # Dealt as folds are; training comes first, which a single patient with a tumour is needed for.
+    dealt = cycle(("train", "validation", "train", "train"))
+    assigned = _assigned(_have_tumour(table[~tested]), lambda number: list(islice(dealt, number)), seed)
     split = _patients(table).map(assigned).where(~tested, "test")
     return check_patient_split(_checked(table.assign(split=split)))
 

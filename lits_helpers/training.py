@@ -181,7 +181,7 @@ def train(
         raise DataError(f"schedule is {settings.schedule!r}: choose from {sorted(SCHEDULES)}")
     folder = run_folder(settings, table, augmentation)
     history = read_history(folder)
-    if _is_finished(history, settings.epochs):
+    if is_finished(history, settings.epochs):
         return folder
     keras.utils.set_random_seed(settings.seed)
     policy, reason = precision_policy()
@@ -293,8 +293,8 @@ def _last(folder: Path, epoch: int) -> Path:
     return folder / "last" / f"epoch-{epoch:03d}.keras"
 
 
-def _is_finished(history: pd.DataFrame, epochs: int) -> bool:
-    """Whether all epochs ran, or early stopping had ended the run."""
+def is_finished(history: pd.DataFrame, epochs: int) -> bool:
+    """Whether a run with this history (:func:`read_history`) did all its epochs, or stopped early for good."""
     if not len(history):
         return False
     since_best = len(history) - 1 - int(np.argmin(history[MONITORED]))

@@ -206,6 +206,11 @@ def test_a_patient_in_two_folds_is_refused():
         fold_split(folded, 1)
 
 
+def test_the_only_tumour_that_is_left_trains():
+    split = fold_split(patient_table(1, 2).assign(fold=[1] * 4 + [1] * 4 + [2] * 4), 2)
+    assert split.groupby("volume").split.first().to_dict() == {0: "train", 1: "validation", 2: "test"}
+
+
 def test_two_patients_leave_none_to_validate():
     with pytest.raises(DataError, match="nothing for validation"):
         fold_split(fold_patients(patient_table(2, 0), folds=2), 1)

@@ -119,6 +119,14 @@ def test_a_run_leaves_all_it_promises(settings, table):
         assert (ours == theirs).all()
 
 
+def test_seeds_have_run_folders_of_their_own_and_end_in_different_networks(settings, table):
+    folders = [training.train(replace(settings, seed=seed, epochs=1), table) for seed in (1, 2)]
+    assert folders[0] != folders[1]
+    first, second = (training.load_checkpoint(folder / "best.keras", 32).get_weights() for folder in folders)
+    assert any((a != b).any() for a, b in zip(first, second, strict=True))
+    assert training.run_folder(replace(settings, seed=1), table) == folders[0]
+
+
 def test_the_best_network_is_that_of_the_lowest_validation_loss(settings, table, monkeypatch):
     scripted(monkeypatch, [3, 1, 2])
     folder = training.train(settings, table)

@@ -57,8 +57,13 @@ def _parser() -> argparse.ArgumentParser:
     command("index", "Find slices and masks, classify them, print the counts.", skips=True)
     audit = command("audit", "Split, look for leaks by image similarity, and store both.", skips=True)
     train = command("train", "Train the U-Net, or go on where an earlier run stopped.", skips=True)
-    train.add_argument("--epochs", type=_at_least_one, metavar="N", help="instead of the profile's")
-    train.add_argument("--minutes", type=float, help="stop after about this time; run again to go on")
+    crossvalidate = command(
+        "crossvalidate", "Train and test folds of patients, or go on with it, and score all patients.", skips=True
+    )
+    crossvalidate.add_argument("--folds", type=_at_least_one, metavar="N", help="3 in profile tiny, 5 in full")
+    for sub in (train, crossvalidate):
+        sub.add_argument("--epochs", type=_at_least_one, metavar="N", help="instead of the profile's")
+        sub.add_argument("--minutes", type=float, help="stop after about this time; run again to go on")
     evaluate = command("evaluate", "Score a trained network slice by slice and patient by patient.", skips=True)
     predict = command("predict", "Write tumour masks for a CT, or for all slices or volumes of a folder.")
     predict.add_argument(
@@ -177,6 +182,24 @@ def _train(settings: Settings, options: argparse.Namespace) -> None:
     print(f"best network: {shown(folder / 'best.keras')}")
 
 
+def _crossvalidate(settings: Settings, options: argparse.Namespace) -> None:
+    from .audit import load_patients
+    from .crossvalidation import patients_of, score_folds
+    from .scoring import summary
+    from .uncertainty import summarise_runs
+
+    table = load_patients(settings, skip_problems=options.skip_problems)
+    slices = score_folds(settings, table, folds=options.folds, minutes=options.minutes)
+    if slices.empty:
+        return
+    patients = patients_of(slices)
+    tested = f"{len(patients)} of {table.volume.nunique()} volumes tested once"
+    print(f"\n{settings.data_label}: folds by patient, {tested}; threshold 0.30, native resolution\n")
+    print(summary(slices).round(3).to_string(index=False, na_rep="-"))
+    print(f"\n{patients.round(3).to_string(index=False, na_rep='-')}\n")
+    print(summarise_runs(dict(list(patients.groupby("fold")))))
+
+
 def _evaluate(settings: Settings, options: argparse.Namespace) -> None:
     from .generators import decode_slices
     from .index import load_slices
@@ -227,7 +250,7 @@ def _predict(settings: Settings, options: argparse.Namespace) -> None:
 
 COMMANDS = {
     "demo": _demo, "phantom": _phantom, "data": _data, "convert": _convert, "index": _index, "audit": _audit,
-    "train": _train, "evaluate": _evaluate, "predict": _predict,
+    "train": _train, "crossvalidate": _crossvalidate, "evaluate": _evaluate, "predict": _predict,
 }
 
 if __name__ == "__main__":

@@ -43,12 +43,15 @@ def cross_validate(
         :func:`lits_helpers.uncertainty.summarise_runs`:
         ``summarise_runs(dict(list(patients.groupby("fold"))))``.
     """
-    slices = score_folds(settings, table, folds=folds, minutes=minutes)
+    return patients_of(score_folds(settings, table, folds=folds, minutes=minutes))
+
+
+def patients_of(slices: pd.DataFrame) -> pd.DataFrame:
+    """What :func:`cross_validate` returns, from the slices that :func:`score_folds` scored."""
     if slices.empty:
         return slices
-    fold_of = slices.groupby("volume").fold.first()
     patients = patient_scores(slices)
-    patients["fold"] = patients.volume.map(fold_of)
+    patients["fold"] = patients.volume.map(slices.groupby("volume").fold.first())
     return patients.sort_values(["fold", "volume"], ignore_index=True)
 
 

@@ -339,6 +339,16 @@ class RunSummary:
     def highest(self) -> float:
         return float(self.runs.max())
 
+    def __str__(self) -> str:
+        runs = ", ".join(f"{name}: {value:.3f}" for name, value in self.runs.items())
+        found = self.patients
+        return (
+            f"{self.runs.name}, mean by {self.kind.removesuffix('s')}: {runs} "
+            f"(mean {self.mean:.3f}, {self.lowest:.3f} to {self.highest:.3f})\n"
+            f"{self.runs.name}, mean over {found.cases} cases of {found.patients} patients: {found.value:.3f} "
+            f"(95 % interval {found.low:.3f} to {found.high:.3f}; {found.left_out} left out)"
+        )
+
 
 def summarise_runs(
     runs: Mapping[object, Scores] | Sequence[Scores],

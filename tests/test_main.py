@@ -46,6 +46,7 @@ def test_every_command_explains_itself(command, capsys):
         "index": ["--skip-problems"],
         "train": ["--epochs", "--minutes", "--split", "--skip-problems"],
         "evaluate": ["--model", "--split", "--skip-problems"],
+        "crossvalidate": ["--folds", "--epochs", "--minutes", "--skip-problems"],
         "predict": ["--model", "--series", "--dicom-seg"],
         "convert": ["--jpeg", "--skip-problems"],
     }
@@ -108,6 +109,16 @@ def test_train_evaluate_and_predict_follow_each_other(run, tmp_path, slice_folde
     status, out, _ = run("predict", "--model", str(model))
     assert status == 0
     assert len(pd.read_csv(tmp_path / "out" / "predictions" / "predictions.csv")) == 16
+
+
+def test_cross_validation_scores_every_patient_and_is_not_done_twice(run, tmp_path):
+    status, out, _ = run("crossvalidate", "--folds", "2")
+    assert status == 0 and "4 of 4 volumes tested once" in out and "Dice, pooled" in out
+    assert re.search(r"dice, mean by fold: 1: [\d.]+, 2: [\d.]+ \(mean", out) and "95 % interval" in out
+    written = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*")}
+    again = run("crossvalidate", "--folds", "2")[1]
+    assert "Run folder" not in again and out.endswith(again[again.index("4 of 4 volumes"):])
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*")} == written
 
 
 @pytest.fixture

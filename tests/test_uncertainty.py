@@ -206,6 +206,13 @@ def test_a_patient_whose_volumes_lie_in_two_folds_is_named():
         summarise_runs([patients({1: 0, 2: 0}, patient=[7, 2]), patients({3: 0}, patient=[7])])
 
 
+def test_a_summary_of_runs_reads_as_two_lines():
+    first, second = str(summarise_runs([patients({1: 0.25, 2: 0.75, 3: NAN}), patients({4: 1.0})])).splitlines()
+    assert first == "dice, mean by fold: 1: 0.500, 2: 1.000 (mean 0.750, 0.500 to 1.000)"
+    assert second.startswith("dice, mean over 3 cases of 3 patients: 0.667 (95 % interval 0.")
+    assert second.endswith("; 1 left out)")
+
+
 def test_no_runs_are_refused():
     with pytest.raises(DataError, match="no runs"):
         summarise_runs([])

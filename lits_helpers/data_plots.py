@@ -1,14 +1,16 @@
-"""Static figures of volumes, label codings and resolution; made like those of :mod:`plots`."""
+"""Static figures of volumes, codings, resolution and published results; made like those of :mod:`plots`."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from textwrap import fill
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
-from .drawing import LIVER_COLOUR, MASK_COLOURS, TUMOUR_COLOUR, draw_legend, outlined, panels, styled
+from .drawing import LIVER_COLOUR, MASK_COLOURS, TRAINING_COLOUR, TUMOUR_COLOUR, draw_legend, outlined, panels, styled
 from .masks import LIVER, TUMOUR
 from .plots import Case
 
@@ -18,6 +20,7 @@ TISSUES = {
     "bone": (300, 1200),
 }  # fmt: skip
 _COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#555555")  # Okabe and Ito
+_REFUSED_COLOUR = "#AAAAAA"
 
 
 @styled
@@ -117,4 +120,58 @@ def resolution_ceiling(lesions: pd.DataFrame, sizes: Sequence[int]) -> Figure:
               xlabel="diameter of a ball of the lesion's volume (mm; dotted: 10)")
     panel.set_ylim(top=1.02)
     panel.legend(title="network input", fontsize=8)
+    return figure
+
+
+@styled
+def comparability_card(
+    rows: pd.DataFrame,
+    value: float,
+    *,
+    low: float = np.nan,
+    high: float = np.nan,
+    metric: str = "Dice",
+    name: str = "this run",
+) -> Figure:
+    """Published numbers and your own: in colour what compares with it, in grey what does not, and why.
+
+    Parameters
+    ----------
+    rows : DataFrame
+        From :func:`lits_helpers.comparability.comparable_rows`, asked with what holds of your figure.
+    value, low, high : float
+        Your figure and its 95 % interval, in [0, 1].
+    metric : str
+        The one that is drawn; numbers in other metrics do not belong on its axis and are counted.
+    name : str
+        Of your figure.
+    """
+    shown = rows[rows.metric == metric].sort_values(["comparable", "value"], ascending=False)
+    figure, axes = panels(1, 1, size=(11, 1.7 + 0.27 * len(shown)))
+    panel = axes[0, 0]
+    panel.hlines(0, low, high, color="black", linewidth=2)
+    panel.plot(value, 0, "D", color="black", markersize=6)
+    labels, reasons = [f"{name}: {value:.2f}"], ["95 % interval over patients" if np.isfinite(low) else "no interval"]
+    for place, row in enumerate(shown.itertuples(), start=1):
+        colour = TRAINING_COLOUR if row.comparable else _REFUSED_COLOUR
+        panel.plot(row.value, place, "o", color=colour, markersize=6)
+        labels.append(f"{row.method} ({row.authors} {row.year}): {row.value:g}")
+        reasons.append(row.reason)
+    panel.set_yticks(range(len(labels)), labels)
+    panel.set(xlim=(0, 1), ylim=(len(labels) - 0.5, -0.7), xlabel=metric)  # the own figure on top
+    panel.grid(axis="x", linewidth=0.3)
+    panel.axvline(value, color="black", linewidth=0.6, linestyle=":")
+    colours = ["black", *np.where(shown.comparable, TRAINING_COLOUR, "#666666")]
+    for place, (reason, colour) in enumerate(zip(reasons, colours, strict=True)):
+        panel.text(1.02, place, fill(reason, 80), color=colour, fontsize=7, va="center", linespacing=0.95)
+        panel.get_yticklabels()[place].set_color(colour)
+    other = len(rows) - len(shown)
+    figure.suptitle(
+        f"{shown.comparable.sum()} of {len(shown)} published numbers compare with {name} "
+        f"({other} in other metrics not drawn)"
+    )
+    own = Line2D([], [], color="black", marker="D", lw=2, label=name)
+    yes = Line2D([], [], color=TRAINING_COLOUR, marker="o", ls="", label="comparable")
+    no = Line2D([], [], color=_REFUSED_COLOUR, marker="o", ls="", label="not comparable, and why")
+    draw_legend(figure, {}, own, yes, no)
     return figure

@@ -64,3 +64,41 @@ def test_each_lesion_is_a_point_for_each_size():
     (panel,) = data_plots.resolution_ceiling(lesions, (256, 96)).axes
     assert [points.get_offsets().tolist() for points in panel.collections[:2]] == [[[5, 0.9], [30, 1.0]], [[5, 0.6], [30, 0.9]]]
     assert [text.get_text() for text in panel.get_legend().get_texts()] == ["256 x 256", "96 x 96"]
+
+
+def card(*rows):
+    """(method, value, metric, comparable, reason) as comparable_rows gives them."""
+    table = pd.DataFrame(rows, columns=["method", "value", "metric", "comparable", "reason"])
+    return table.assign(authors="A et al.", year=2020)
+
+
+CARD = card(
+    ("better", 0.9, "Dice", False, "split: by slice, not by patient (leaks)"), ("equal", 0.625, "Dice", True, "same test volumes"),
+    ("worse", 0.3, "Dice", True, "same test volumes"), ("other", 0.5, "IoU", False, "metric: IoU, not Dice"),
+)
+
+
+def test_the_card_sets_your_own_number_first_then_comparable_ones_by_value_then_the_others():
+    (panel,) = data_plots.comparability_card(CARD, 0.5, low=0.4, high=0.6, name="mine").axes
+    assert [label.get_text() for label in panel.get_yticklabels()] == [
+        "mine: 0.50", "equal (A et al. 2020): 0.625", "worse (A et al. 2020): 0.3", "better (A et al. 2020): 0.9",
+    ]
+    assert [line.get_xdata()[0] for line in panel.lines[:4]] == [0.5, 0.625, 0.3, 0.9]
+    low, high = panel.collections[0].get_segments()[0][:, 0]
+    assert (low, high) == (0.4, 0.6)
+    assert panel.yaxis_inverted()
+
+
+def test_the_card_colours_what_is_comparable_and_writes_why_the_rest_is_not():
+    figure = data_plots.comparability_card(CARD, 0.5)
+    (panel,) = figure.axes
+    assert [line.get_color() for line in panel.lines[1:4]] == ["#0072B2", "#0072B2", "#AAAAAA"]
+    words = [text.get_text() for text in panel.texts]
+    assert words == ["no interval", "same test volumes", "same test volumes", "split: by slice, not by patient (leaks)"]
+    assert figure.get_suptitle() == "2 of 3 published numbers compare with this run (1 in other metrics not drawn)"
+
+
+def test_a_card_on_which_nothing_compares_is_drawn_too():
+    figure = data_plots.comparability_card(CARD[:1], 0.5)
+    assert figure.get_suptitle().startswith("0 of 1 published")
+    assert data_plots.comparability_card(CARD[3:], 0.5).axes[0].get_yticklabels()[0].get_text() == "this run: 0.50"

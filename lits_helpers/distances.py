@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from scipy.ndimage import binary_erosion, distance_transform_edt, generate_binary_structure
+from scipy.ndimage import distance_transform_edt, generate_binary_structure
 
 from .files import DataError
 
@@ -119,7 +119,10 @@ def surface(mask: np.ndarray, *, neighbours: int = 6) -> np.ndarray:
     if neighbours not in NEIGHBOURS:
         raise ValueError(f"neighbours is 6, 18 or 26, got {neighbours}")
     structure = generate_binary_structure(mask.ndim, min(NEIGHBOURS[neighbours], mask.ndim))
-    return mask & ~binary_erosion(mask, structure)
+    padded, inside = np.pad(mask, 1), mask.copy()
+    for start in np.argwhere(structure):  # an and of shifted masks: several times as fast as an erosion
+        inside &= padded[tuple(slice(first, first + size) for first, size in zip(start, mask.shape, strict=True))]
+    return mask & ~inside
 
 
 def surface_distances(
@@ -150,7 +153,7 @@ def surface_distances(
     -----
     Exact, and without an array of distances for the whole volume: each slice of one surface gives
     its plane distances, to which the way across slices is added for every voxel of the other
-    surface. Memory is that of the masks' common bounding box, at a byte a voxel, and the surfaces.
+    surface. Memory is a few bytes a voxel of the masks' common bounding box, and the surfaces.
     """
     spacing = check_spacing(spacing, truth.ndim)
     if truth.shape != predicted.shape or truth.ndim not in (2, 3):

@@ -82,6 +82,9 @@ def _parser() -> argparse.ArgumentParser:
         "--model", metavar="FILE",
         help="a .keras file, scored on all slices of --data; else the run's own test split",
     )
+    evaluate.add_argument(
+        "--report", action="store_true", help="write scores, cases, lesions and failures as one HTML page"
+    )
     predict.add_argument("--model", metavar="FILE", required=True, help="a .keras file from training")
     return parser
 
@@ -217,10 +220,17 @@ def _evaluate(settings: Settings, options: argparse.Namespace) -> None:
         tested = table[table.split == "test"]
         words = f"test slices of the {split_name(table)}"
     cache = decode_slices(table, settings.image_size, settings.output_root)
-    scores = evaluate_slices(tested, predict_slices(model, cache, tested))
+    probabilities = predict_slices(model, cache, tested)
+    scores = evaluate_slices(tested, probabilities)
     print(f"\n{settings.data_label}: {words}; threshold 0.30, native resolution\n")
     print(summary(scores).round(3).to_string(index=False, na_rep="-"))
     print(f"\n{patient_scores(scores).round(3).to_string(index=False, na_rep='-')}")
+    if options.report:
+        from .evaluation import evaluate, write_report
+
+        page = settings.output_root / "results" / "report.html"
+        found = evaluate(tested, probabilities)
+        print(f"\npage: {shown(write_report(page, settings, tested, probabilities, found, tested=words))}")
 
 
 def _predict(settings: Settings, options: argparse.Namespace) -> None:

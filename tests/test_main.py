@@ -45,7 +45,7 @@ def test_every_command_explains_itself(command, capsys):
     own = {
         "index": ["--skip-problems"],
         "train": ["--epochs", "--minutes", "--split", "--skip-problems"],
-        "evaluate": ["--model", "--split", "--skip-problems"],
+        "evaluate": ["--model", "--split", "--skip-problems", "--report"],
         "crossvalidate": ["--folds", "--epochs", "--minutes", "--skip-problems"],
         "predict": ["--model", "--series", "--dicom-seg"],
         "convert": ["--jpeg", "--skip-problems"],
@@ -104,6 +104,10 @@ def test_train_evaluate_and_predict_follow_each_other(run, tmp_path, slice_folde
     status, out, _ = run("evaluate", "--model", str(model))
     assert status == 0 and "all slices, whether or not" in out
     assert volumes_scored(out) == [0, 1, 2, 3]
+    status, out, _ = run("evaluate", "--report")
+    page = (tmp_path / "out" / "results" / "report.html").read_text()
+    assert status == 0 and "report.html" in out
+    assert "test slices of the patient split" in page and "Where it fails" in page
     for path in slice_folder.rglob("*_mask.jpg"):
         path.unlink()
     status, out, _ = run("predict", "--model", str(model))

@@ -1,0 +1,238 @@
+"""A run's predictions scored in every way that this package knows, and written up as one page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+
+from .cases import burden_errors, pooled, score_cases
+from .comparability import comparable_rows
+from .data_plots import comparability_card
+from .failures import counted_reasons, explained
+from .files import fingerprint, shown
+from .html_report import Section, write_html
+from .inference import enlarged, evaluate_slices, volume_cases
+from .lesions import match_lesions, recall_by_size
+from .masks import THRESHOLD, TUMOUR, read_labels
+from .pictures import read_image
+from .plots import dice_distribution, predictions
+from .result_plots import bland_altman
+from .scoring import patient_scores, summary
+from .settings import Settings
+from .uncertainty import describe
+
+GALLERY = 4  # lesions of each kind in the gallery
+
+_CASE_COLUMNS = [
+    "volume", "tumour_dice", "tumour_voe", "tumour_rvd", "tumour_assd_mm", "tumour_hd95_mm", "tumour_nsd",
+    "lesions", "lesions_found_any", "predicted_lesions", "predicted_right_any", "false_positive_ml", "clean_share",
+]
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """What one set of predictions is worth.
+
+    Attributes
+    ----------
+    slices : DataFrame
+        Of :func:`lits_helpers.scoring.slice_scores`.
+    cases : DataFrame
+        Of :func:`lits_helpers.cases.score_cases`; and ``patient`` where the slice table has it.
+    lesions : DataFrame
+        Of :func:`lits_helpers.failures.explained`, with ``volume`` and ``touched``, ``iou``.
+    threshold : float
+    """
+
+    slices: pd.DataFrame
+    cases: pd.DataFrame
+    lesions: pd.DataFrame
+    threshold: float
+
+
+def evaluate(table: pd.DataFrame, probabilities: np.ndarray, *, threshold: float = THRESHOLD) -> Evaluation:
+    """Score predictions by slice, by case in 3D, and lesion by lesion, at native resolution.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Slice table of whole volumes, those that were predicted.
+    probabilities : float32 array (slices, size, size)
+        In the table's order.
+    threshold : float
+        Chosen on validation patients, never on those evaluated here.
+    """
+    lesions: list[pd.DataFrame] = []
+
+    def cases() -> Iterator[tuple]:
+        for volume, truth, predicted, spacing in volume_cases(table, probabilities, threshold=threshold):
+            paths = table[table.volume == volume].sort_values("slice").image_path
+            green = np.stack([read_image(path)[..., 1] for path in paths])
+            match = match_lesions(truth == TUMOUR, predicted == TUMOUR, spacing)
+            lesions.append(explained(match, truth, green).assign(volume=volume))
+            yield volume, truth, predicted, spacing
+
+    scored = score_cases(cases(), predicts_liver=False)
+    if "patient" in table:
+        scored = scored.assign(patient=scored.volume.map(table.groupby("volume").patient.first()))
+    slices = evaluate_slices(table, probabilities, threshold=threshold)
+    some = [rows for rows in lesions if len(rows)] or lesions[:1]
+    return Evaluation(slices, scored, pd.concat(some, ignore_index=True), threshold)
+
+
+def case_summary(cases: pd.DataFrame) -> pd.DataFrame:
+    """Mean, median and quartiles of each score over cases, with patient-level 95 % intervals.
+
+    Parameters
+    ----------
+    cases : DataFrame
+        Of :func:`lits_helpers.cases.score_cases`.
+
+    Returns
+    -------
+    DataFrame
+        One row a score, its name saying unit and rule for empty masks.
+    """
+    patients = cases.get("patient", cases.volume)
+    rows = [
+        {"score": words, **vars(describe(cases[column], patients=patients))}
+        for column, words in {
+            "tumour_dice": "tumour Dice per case (both empty left out)",
+            "tumour_nsd": "tumour surface Dice per case at 2 mm (one side empty: left out)",
+            "tumour_assd_mm": "tumour ASSD per case, mm (one side empty: left out)",
+            "tumour_hd95_mm": "tumour HD95 per case, mm (one side empty: left out)",
+            "recall_any": "lesion recall per case, one shared voxel (cases with lesions)",
+            "precision_any": "lesion precision per case, one shared voxel (cases with predictions)",
+            "false_positive_ml": "false-positive volume of tumour-free cases, ml",
+            "clean_share": "share of tumour-free slices without prediction",
+        }.items()
+    ]
+    return pd.DataFrame(rows)
+
+
+def write_report(
+    path: Path,
+    settings: Settings,
+    table: pd.DataFrame,
+    probabilities: np.ndarray,
+    found: Evaluation,
+    *,
+    tested: str,
+) -> Path:
+    """Write an evaluation as one self-contained HTML page.
+
+    Parameters
+    ----------
+    path : Path
+        Of the ``.html`` file.
+    settings : Settings
+        Of the run; printed on the page.
+    table, probabilities
+        As given to :func:`evaluate`.
+    found : Evaluation
+    tested : str
+        What was tested, for the title: "test slices of the patient split".
+
+    Returns
+    -------
+    Path
+        ``path``.
+    """
+    errors = burden_errors(found.cases)
+    dice = describe(found.cases.tumour_dice, patients=found.cases.get("patient", found.cases.volume))
+    card = comparable_rows(
+        dataset="phantom" if settings.is_synthetic else "LiTS training",
+        split="by slice" if "slice split" in tested else "by patient", metric="Dice", unit="patient",
+    )
+    sections = [
+        Section(
+            "Scores", "Each row says what was averaged and what empty masks count as. Intervals are bootstrapped "
+            "over patients, 95 %.",
+            [summary(found.slices).round(3), case_summary(found.cases).round(3)],
+            [(dice_distribution(found.slices, patient_scores(found.slices)), "Distribution of Dice over slices and patients.")],
+        ),
+        Section(
+            "Cases", "One row a case, in 3D at native resolution. Distances are empty where the spacing is not known.",
+            [found.cases[_CASE_COLUMNS].round(3)],
+        ),
+        Section(
+            "Lesions", "A lesion counts as found if one of its voxels is predicted. Below: all cases together, recall "
+            "by size, and what the lesions have in common.",
+            [
+                pd.DataFrame([pooled(found.cases)]).round(3),
+                recall_by_size(_of_truth(found.lesions)).round(3),
+                counted_reasons(found.lesions),
+            ],
+        ),
+        Section(
+            "Where it fails", "The largest missed lesions and the largest false ones, then some that were found. "
+            "The reason names size, contrast and place; it explains nothing by itself.",
+            [_gallery_rows(found.lesions).drop(columns="picked", errors="ignore").round(1)],
+            _gallery(table, probabilities, found),
+        ),
+        Section(
+            "Tumour burden", f"Tumour volume over liver volume; the liver is {errors['liver']}. RMSE {errors['rmse']:.4f}, "
+            f"largest error {errors['largest_absolute_error']:.4f}, bias {errors['bias']:+.4f}, {errors['cases']} cases.",
+            figures=[(bland_altman(found.cases), "Predicted less true burden, against the mean of both.")],
+        ),
+        Section(
+            "What this may be set beside", "Published numbers were obtained on other data, by other splits and metrics. "
+            "Each row says what stands against a comparison.",
+            [card[["method", "value", "metric", "unit", "dataset", "comparable", "reason"]]],
+            [(comparability_card(card, dice.value, low=dice.low, high=dice.high), "Published numbers and this run's Dice per case.")],
+        ),
+    ]
+    keys = table[["volume", "slice"]].astype(str).agg("-".join, axis=1)
+    facts = {
+        "data": settings.data_label, "tested": f"{tested}: {len(table)} slices of {table.volume.nunique()} volumes",
+        "threshold": found.threshold, "tested slices, hash": fingerprint([], *keys),
+        **{field.name: _plain(getattr(settings, field.name)) for field in fields(settings)},
+    }
+    title = f"Liver tumour segmentation: {tested}" + (" (synthetic phantom)" if settings.is_synthetic else "")
+    try:
+        return write_html(path, title, facts, sections)
+    finally:
+        for section in sections:
+            for figure, _ in section.figures:
+                plt.close(figure)
+
+
+def _plain(value: object) -> object:
+    return shown(value) if isinstance(value, Path) else value
+
+
+def _of_truth(lesions: pd.DataFrame) -> pd.DataFrame:
+    """The lesions of the truth, with what recall wants to know."""
+    rows = lesions[lesions.kind != "false positive"]
+    return rows.assign(touched=rows.kind == "found", iou=0.0)
+
+
+def _gallery_rows(lesions: pd.DataFrame) -> pd.DataFrame:
+    """The largest lesions of each kind, missed ones first."""
+    kinds = ("missed", "false positive", "found")
+    largest = lesions.sort_values("voxels", ascending=False, kind="stable")
+    parts = [largest[largest.kind == kind].head(GALLERY) for kind in kinds]
+    return pd.concat([part for part in parts if len(part)] or parts[:1], ignore_index=True)
+
+
+def _gallery(table: pd.DataFrame, probabilities: np.ndarray, found: Evaluation) -> list[tuple]:
+    """Pictures of these, in one figure for each kind."""
+    places = {key: place for place, key in enumerate(zip(table.volume, table.slice, strict=True))}
+    figures = []
+    for kind, lesions in _gallery_rows(found.lesions).groupby("kind", sort=False):
+        cases = []
+        for lesion in lesions.itertuples():
+            number = sorted(table.slice[table.volume == lesion.volume])[lesion.slice]
+            row = table.iloc[places[lesion.volume, number]]
+            truth = read_labels(row.mask_path) == TUMOUR
+            probability = enlarged(probabilities[places[lesion.volume, number]], truth.shape)
+            title = f"volume {lesion.volume}, slice {number}\n{lesion.reason}"
+            cases.append((read_image(row.image_path), truth, probability, title))
+        figure = predictions(cases, threshold=found.threshold)
+        figures.append((figure, f"{kind.capitalize()} lesions, the largest first."))
+    return figures

@@ -1,0 +1,76 @@
+import re
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+
+from lits_helpers import evaluation
+from lits_helpers.settings import load_settings
+
+
+@pytest.fixture
+def spaced(table):
+    """The table of four volumes of 64x64, with spacing."""
+    return table.assign(slice_mm=5.0, row_mm=1.0, column_mm=1.0)
+
+
+@pytest.fixture
+def right(cache):
+    """Probabilities that are 1 in the tumour, at the network's 32x32."""
+    return (cache.labels == 2).astype(np.float32)
+
+
+def test_right_predictions_score_high_in_every_way(spaced, right):
+    found = evaluation.evaluate(spaced, right, threshold=0.5)
+    assert found.cases.volume.tolist() == [0, 1, 2, 3]
+    assert (found.cases.tumour_dice[:3] > 0.93).all() and np.isnan(found.cases.tumour_dice[3])
+    assert found.lesions.kind.tolist() == ["found"] * 3 and found.lesions.volume.tolist() == [0, 1, 2]
+    assert (found.cases.recall_any[:3] == 1).all() and found.cases.clean_share.tolist() == [1] * 4
+    assert len(found.slices) == 16
+
+
+def test_a_lesion_that_is_missed_and_one_that_is_invented_are_named(spaced, right):
+    wrong = right.copy()
+    wrong[(spaced.volume == 1).to_numpy()] = 0
+    wrong[13, 2:5, 2:5] = 1  # volume 3, slice 1: a corner outside the liver
+    found = evaluation.evaluate(spaced, wrong, threshold=0.5)
+    named = found.lesions.set_index("volume").kind.to_dict()
+    assert named == {0: "found", 1: "missed", 2: "found", 3: "false positive"}
+    assert found.cases.false_positive_ml[3] > 0 and found.cases.clean_share[3] == 0.75
+
+
+def test_slices_in_any_order_give_the_same_scores(spaced, right):
+    mixed = spaced.sample(frac=1, random_state=3)
+    found = evaluation.evaluate(mixed, right[mixed.index], threshold=0.5)
+    assert found.cases.tumour_dice[:3].tolist() == evaluation.evaluate(spaced, right, threshold=0.5).cases.tumour_dice[:3].tolist()
+
+
+def test_volumes_of_one_patient_count_once_in_the_interval(spaced, right):
+    by_patient = spaced.assign(patient=spaced.volume.replace({1: 0}))
+    summary = evaluation.case_summary(evaluation.evaluate(by_patient, right, threshold=0.5).cases)
+    assert summary.cases[0] == 3 and summary.patients[0] == 2
+
+
+def test_a_page_holds_scores_pictures_and_what_it_was_made_from(spaced, right, tmp_path, slice_folder):
+    settings = load_settings(data_root=slice_folder, output_root=tmp_path / "out")
+    found = evaluation.evaluate(spaced, right, threshold=0.5)
+    before = plt.get_fignums()
+    path = evaluation.write_report(tmp_path / "out" / "r.html", settings, spaced, right, found, tested="all slices")
+    page = path.read_text(encoding="utf-8")
+    headings = re.findall(r"<h2>(.*?)</h2>", page)
+    assert headings == ["Scores", "Cases", "Lesions", "Where it fails", "Tumour burden", "What this may be set beside", "What this was made from"]
+    assert page.count("<img") == 4  # Dice, found lesions, burden, the card
+    assert "16 slices of 4 volumes" in page and "<dt>threshold</dt><dd>0.5</dd>" in page
+    assert plt.get_fignums() == before
+
+
+def test_a_page_of_predictions_that_are_empty_is_written_too(spaced, right, tmp_path, slice_folder):
+    settings = load_settings(data_root=slice_folder, output_root=tmp_path / "out")
+    nothing = right * 0
+    found = evaluation.evaluate(spaced, nothing)
+    path = evaluation.write_report(tmp_path / "r.html", settings, spaced, nothing, found, tested="all slices")
+    assert "missed" in path.read_text(encoding="utf-8")

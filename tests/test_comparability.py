@@ -86,6 +86,11 @@ def test_the_report_reproduced_stands_beside_the_report_alone():
     assert rows.comparable.tolist()[0] is True and "intervals" in rows.reason[0]
 
 
+def test_a_split_by_slices_is_said_to_leak_on_your_side_too():
+    row = comparable_rows(**(OWN | {"split": "by slice"}), card=one_row()).iloc[0]
+    assert row.reason == "split: by patient, not by slice (leaks)"
+
+
 def test_the_phantom_compares_with_nothing():
     assert not comparable_rows(**{**OWN, "dataset": "phantom"}).comparable.any()
 

@@ -70,6 +70,20 @@ def test_steps_add_up_in_their_order():
     assert scores[scores.volume == 2].dice.tolist() == pytest.approx([0, 0, np.nan, np.nan], nan_ok=True)
 
 
+def test_each_step_works_on_what_the_one_before_left():
+    """Two of eight voxels lie in the liver: too few to stay, though eight would have been enough."""
+    case = Prediction(1, EMPTY, drawn(LARGE), None, drawn(np.s_[:, 0, 0:2]))
+    scores = step_scores([case], options=PostProcessing(minimum_voxels=3))
+    assert scores.predicted_voxels.tolist() == [8, 8, 2, 0]
+
+
+def test_only_cases_without_tumour_can_be_clean():
+    missed, alarmed = Prediction(1, drawn(LARGE), EMPTY), Prediction(2, EMPTY, drawn(FALSE))
+    summary = step_summary(step_scores([missed, alarmed])).iloc[0]
+    assert (summary.tumour_free_cases, summary.tumour_free_cases_clean) == (1, 0)
+    assert (summary.cases, summary.dice_per_case) == (1, 0)
+
+
 def test_the_summary_gives_both_dices_with_their_change_and_counts_what_was_lost():
     summary = step_summary(step_scores(cases(), options=PostProcessing(minimum_mm3=41))).set_index("step")
     before, inside, last = (summary.loc[name] for name in (summary.index[0], summary.index[2], summary.index[3]))

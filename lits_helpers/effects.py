@@ -14,8 +14,9 @@ import pandas as pd
 from scipy import ndimage
 from tqdm.auto import tqdm
 
+from .distances import bounding_box
 from .files import DataError
-from .postprocessing import TOUCHING, PostProcessing, Spacing, bounding_box, tumour_steps
+from .postprocessing import TOUCHING, PostProcessing, Spacing, tumour_steps
 from .scoring import overlap
 from .uncertainty import bootstrap_interval, ratio_of_sums
 
@@ -94,7 +95,7 @@ def stage_scores(
         this) and ``false_components`` (of the prediction, sharing no voxel with the truth).
     """
     voxel_ml = np.prod(spacing) / 1000 if spacing is not None else np.nan
-    box = bounding_box(np.logical_or.reduce([truth, *stages.values()]))
+    box = bounding_box(truth, *stages.values())
     truth = truth[box]
     lesions, number = ndimage.label(truth, TOUCHING)
     rows, found_first = [], None

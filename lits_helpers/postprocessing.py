@@ -17,6 +17,7 @@ from functools import partial
 import numpy as np
 from scipy import ndimage
 
+from .distances import bounding_box
 from .files import DataError
 from .masks import LIVER, TUMOUR
 
@@ -289,16 +290,6 @@ def tumour_steps(
         name = f"components under {' or '.join(words)} removed"
         steps.append((name, lambda mask: without_small(mask, spacing, **limits)))
     return steps
-
-
-def bounding_box(mask: np.ndarray) -> tuple[slice, ...]:
-    """The smallest box that holds all of a mask: components lie in it, and it is soon searched."""
-    found = []
-    for axis in range(mask.ndim):
-        others = tuple(other for other in range(mask.ndim) if other != axis)
-        places = np.flatnonzero(mask.any(axis=others))
-        found.append(slice(places[0], places[-1] + 1) if places.size else slice(0, 0))
-    return tuple(found)
 
 
 def _needed(spacing: Spacing | None, size: str, instead: str) -> None:

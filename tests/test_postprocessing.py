@@ -5,6 +5,7 @@ import pytest
 from scipy import ndimage
 
 from lits_helpers import postprocessing
+from lits_helpers.distances import bounding_box
 from lits_helpers.files import DataError
 from lits_helpers.postprocessing import (
     PostProcessing, clean, filled, hysteresis, inside, largest_component, tumour_steps, without_small,
@@ -264,4 +265,4 @@ def test_the_box_of_a_mask_is_the_one_scipy_finds():
     random = np.random.default_rng(0)
     for share in (0.5, 0.98, 0.995):
         mask = random.random(SHAPE) > share
-        assert postprocessing.bounding_box(mask) == ndimage.find_objects(mask.astype(int))[0]
+        assert bounding_box(mask) == ndimage.find_objects(mask.astype(int))[0]

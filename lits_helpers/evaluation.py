@@ -28,10 +28,18 @@ from .uncertainty import describe
 
 GALLERY = 4  # lesions of each kind in the gallery
 
-_CASE_COLUMNS = [
-    "volume", "tumour_dice", "tumour_voe", "tumour_rvd", "tumour_assd_mm", "tumour_hd95_mm", "tumour_nsd",
-    "lesions", "lesions_found_any", "predicted_lesions", "predicted_right_any", "false_positive_ml", "clean_share",
-]
+_CASE_COLUMNS = {
+    "volume": "volume", "tumour_dice": "Dice", "tumour_voe": "VOE", "tumour_rvd": "RVD", "tumour_assd_mm": "ASSD (mm)",
+    "tumour_hd95_mm": "HD95 (mm)", "tumour_nsd": "surface Dice", "lesions": "lesions", "lesions_found_any": "found",
+    "predicted_lesions": "predicted", "predicted_right_any": "right", "false_positive_ml": "false (ml)",
+    "clean_share": "clean slices",
+}  # fmt: skip
+_LESION_COLUMNS = ["kind", "volume", "slice", "diameter_mm", "contrast_hu", "place", "reason"]
+_POOLED = {
+    "cases": "cases", "tumour_dice": "Dice", "lesions": "lesions", "predicted_lesions": "predicted",
+    "recall_any": "recall", "precision_any": "precision", "f1_any": "F1", "recall_half": "recall, IoU > 0.5",
+    "precision_half": "precision, IoU > 0.5",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,18 +161,23 @@ def write_report(
         Section(
             "Scores", "Each row says what was averaged and what empty masks count as. Intervals are bootstrapped "
             "over patients, 95 %.",
-            [summary(found.slices).round(3), case_summary(found.cases).round(3)],
+            [
+                summary(found.slices).round(3),
+                case_summary(found.cases).rename(columns={"lower_quartile": "Q1", "upper_quartile": "Q3"}).round(3),
+            ],
             [(dice_distribution(found.slices, patient_scores(found.slices)), "Distribution of Dice over slices and patients.")],
         ),
         Section(
-            "Cases", "One row a case, in 3D at native resolution. Distances are empty where the spacing is not known.",
-            [found.cases[_CASE_COLUMNS].round(3)],
+            "Cases", "The tumour of each case, in 3D at native resolution. Surface Dice is that at 2 mm; lesions are found, and "
+            "predictions right, at one shared voxel; false millilitres are those of tumour-free cases. Distances are "
+            "left out where the spacing is not known or one side is empty.",
+            [found.cases[list(_CASE_COLUMNS)].rename(columns=_CASE_COLUMNS).round(3)],
         ),
         Section(
             "Lesions", "A lesion counts as found if one of its voxels is predicted. Below: all cases together, recall "
             "by size, and what the lesions have in common.",
             [
-                pd.DataFrame([pooled(found.cases)]).round(3),
+                pd.DataFrame([pooled(found.cases)])[list(_POOLED)].rename(columns=_POOLED).round(3),
                 recall_by_size(_of_truth(found.lesions)).round(3),
                 counted_reasons(found.lesions),
             ],
@@ -172,7 +185,7 @@ def write_report(
         Section(
             "Where it fails", "The largest missed lesions and the largest false ones, then some that were found. "
             "The reason names size, contrast and place; it explains nothing by itself.",
-            [_gallery_rows(found.lesions).drop(columns="picked", errors="ignore").round(1)],
+            [_gallery_rows(found.lesions)[_LESION_COLUMNS].round(1)],
             _gallery(table, probabilities, found),
         ),
         Section(

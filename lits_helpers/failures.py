@@ -108,7 +108,7 @@ def _reason(lesion, inside: np.ndarray, contrast: float, outside: bool, at_edge:
         "small" if small else "", "faint" if abs(contrast) < FAINT_HU else "",
         "outside the liver" if outside else "", "at the liver's edge" if at_edge else "",
     ]
-    return ", ".join(filter(None, words)) or "none of size, contrast and place"
+    return ", ".join(filter(None, words)) or "none of these"
 
 
 def counted_reasons(lesions: pd.DataFrame) -> pd.DataFrame:

@@ -66,7 +66,7 @@ def test_the_place_is_told_from_the_feet_and_as_the_patient_has_it(lesion, place
 @pytest.mark.parametrize(
     ("lesion", "darker", "reason"),
     [
-        ((4, 20, 20, 12), 51, "none of size, contrast and place"),  # 720 mm3: 11.1 mm
+        ((4, 20, 20, 12), 51, "none of these"),  # 720 mm3: 11.1 mm
         ((4, 20, 20, 8), 51, "small"),  # 320 mm3: 8.5 mm
         ((4, 20, 20, 12), 18, "faint"),  # 14.1 HU
         ((4, 5, 20, 12), 51, "at the liver's edge"),
@@ -97,7 +97,7 @@ def test_without_spacing_sizes_are_unknown_and_small_goes_by_pixels():
     truth = labelled((4, 20, 20, 9), (6, 20, 20, 10))
     lesions = explain(truth, truth, spacing=None)
     assert lesions.diameter_mm.isna().all()
-    assert lesions.reason.tolist() == ["small", "none of size, contrast and place"]
+    assert lesions.reason.tolist() == ["small", "none of these"]
 
 
 def test_nothing_to_describe_gives_an_empty_table():
@@ -108,7 +108,7 @@ def test_nothing_to_describe_gives_an_empty_table():
 def test_traits_are_counted_by_kind():
     lesions = pd.DataFrame({
         "kind": ["missed", "missed", "found", "false positive"],
-        "reason": ["small, faint", "small", "none of size, contrast and place", "outside the liver"],
+        "reason": ["small, faint", "small", "none of these", "outside the liver"],
     })
     counted = counted_reasons(lesions).set_index("kind")
     assert counted.loc["missed"].tolist() == [2, 2, 1, 0, 0]

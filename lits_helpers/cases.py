@@ -109,7 +109,7 @@ def case_scores(
     - Dice and IoU are 1 where both masks are empty;
     - VOE, RVD and distances of the tumour are means over detected lesions, which are the groups of
       IoU over 0.5, ``detected_groups`` in number: NaN where there are none (9001 in the code);
-    - a prediction without liver has liver Dice 0, as on the challenge's board.
+    - a prediction without label 1 has no liver, and liver Dice 0.
 
     Where the code departs from its definitions, ours are right: its RVD is
     ``(truth - predicted) / predicted``, its largest error of the tumour burden keeps the sign, and
@@ -118,7 +118,8 @@ def case_scores(
     """
     if convention not in CONVENTIONS:
         raise ValueError(f"convention is one of {list(CONVENTIONS)}, got {convention!r}")
-    _check_labels(truth, "truth"), _check_labels(predicted, "predicted")
+    for labels, name in ((truth, "truth"), (predicted, "predicted")):
+        _check_labels(labels, name)
     if truth.shape != predicted.shape:
         raise DataError(
             f"truth has shape {truth.shape}, predicted {predicted.shape}: bring the prediction back "
@@ -146,9 +147,9 @@ def case_scores(
     match = match_lesions(*tumour, spacing, connectivity=connectivity)
     found = {}
     if lits:
-        over_groups = _detected_scores(match, **options)
-        tumour_scores |= over_groups[0]
-        found = {"detected_groups": over_groups[1]}
+        over_groups, number = _detected_scores(match, **options)
+        tumour_scores |= over_groups
+        found = {"detected_groups": number}
 
     return {
         "spacing_known": spacing is not None,
@@ -172,7 +173,9 @@ def _check_labels(labels: np.ndarray, name: str) -> None:
             "mask.astype('uint8') * 2, probabilities by a threshold first"
         )
     if labels.min() < 0 or labels.max() > TUMOUR:
-        raise DataError(f"{name} holds labels {labels.min()} to {labels.max()}, expected 0, 1 and 2: decode it first")
+        raise DataError(
+            f"{name} holds labels {labels.min()} to {labels.max()}, expected 0, 1 and 2: decode it first"
+        )
 
 
 def _distance_scores(distances: SurfaceDistances | None, tolerance_mm: float) -> dict[str, float]:

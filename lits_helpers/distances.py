@@ -16,7 +16,7 @@ from scipy.ndimage import distance_transform_edt, generate_binary_structure
 
 from .files import DataError
 
-# Neighbours in 3D, and the rank of SciPy's structure that says so: faces, edges, corners. In a
+# Neighbours in 3D, and the connectivity rank of SciPy's structure that says so: faces, edges, corners. In a
 # slice these are 4, 8 and 8 neighbours.
 NEIGHBOURS = {6: 1, 18: 2, 26: 3}
 
@@ -162,12 +162,17 @@ def surface_distances(
         raise ValueError(f"masks must be boolean, got {truth.dtype} and {predicted.dtype}: use labels == 2")
     if not truth.any() or not predicted.any():
         return SurfaceDistances(np.empty(0), np.empty(0))
-    if truth.ndim == 2:  # a volume of one slice, at whatever distance; a voxel sees no slice above
+    if truth.ndim == 2:  # a volume of one slice, whose surface is that of its pixels
         edges = [surface(mask, neighbours=neighbours)[None] for mask in (truth, predicted)]
-        return SurfaceDistances(*_both_ways(*edges, (1.0, *spacing)))
-    box = bounding_box(truth, predicted)
-    edges = [surface(mask[box], neighbours=neighbours) for mask in (truth, predicted)]
-    return SurfaceDistances(*_both_ways(*edges, spacing))
+        spacing = (1.0, *spacing)
+    else:
+        box = bounding_box(truth, predicted)
+        edges = [surface(mask[box], neighbours=neighbours) for mask in (truth, predicted)]
+    of_truth, of_prediction = edges
+    return SurfaceDistances(
+        to_predicted=_distances_to(of_prediction, of_truth, spacing),
+        to_truth=_distances_to(of_truth, of_prediction, spacing),
+    )
 
 
 def check_spacing(spacing: Sequence[float], dimensions: int) -> tuple[float, ...]:
@@ -193,11 +198,6 @@ def bounding_box(*masks: np.ndarray) -> tuple[slice, ...]:
         found = np.flatnonzero(np.any([mask.any(axis=others) for mask in masks], axis=0))
         box.append(slice(int(found[0]), int(found[-1]) + 1) if found.size else slice(0, 0))
     return tuple(box)
-
-
-def _both_ways(truth: np.ndarray, predicted: np.ndarray, spacing: tuple[float, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """Distances from the voxels of each of two surfaces (slices, rows, columns) to the other."""
-    return _distances_to(predicted, truth, spacing), _distances_to(truth, predicted, spacing)
 
 
 def _distances_to(target: np.ndarray, source: np.ndarray, spacing: tuple[float, ...]) -> np.ndarray:

@@ -352,7 +352,8 @@ def recall_by_size(
     rows = []
     for low, high in zip(edges[:-1], edges[1:], strict=True):
         here = (size >= low) & (size < high)
-        words = f"under {high:g} mm" if not low else f"{low:g} to {high:g} mm" if np.isfinite(high) else f"{low:g} mm and more"
+        words = f"{low:g} to {high:g} mm" if low else f"under {high:g} mm"
+        words = words if np.isfinite(high) else f"{low:g} mm and more"
         counts = LesionCounts(int(here.sum()), int(found[here].sum()), 0, 0)
         rows.append((words, low, high, counts.lesions, counts.found, counts.recall))
     return pd.DataFrame(rows, columns=["size", "from_mm", "to_mm", "lesions", "found", "recall"])

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from medpy.metric import binary
 
 from lits_helpers.cases import burden_errors, case_scores, lesion_rows, pooled, score_cases
 from lits_helpers.files import DataError
@@ -171,6 +172,18 @@ def test_lits_measures_distances_over_detected_lesions_alone():
     assert scores["detected_groups"] == 1
     assert scores["tumour_msd_mm"] == scores["tumour_voe"] == scores["tumour_rvd"] == 0
     assert scores["tumour_dice"] == pytest.approx(24 / 26)  # Dice stays that of the whole case
+
+
+@pytest.mark.parametrize(("convention", "connectivity"), [("standard", 1), ("lits2017", 2)])
+def test_surfaces_are_by_faces_and_of_the_challenge_by_edges_too(convention, connectivity):
+    size = np.abs(np.mgrid[-6:7, -6:7, -6:7]).sum(axis=0)  # octahedra: steps of which faces see half
+    truth, predicted = (np.where(size <= radius, 2, 0).astype(np.uint8) for radius in (6, 5))
+    scores = case_scores(truth, predicted, SPACING, convention=convention)
+    masks = predicted == 2, truth == 2
+    expected = binary.assd(*masks, voxelspacing=SPACING, connectivity=connectivity)
+    other = binary.assd(*masks, voxelspacing=SPACING, connectivity=3 - connectivity)
+    assert scores["tumour_assd_mm"] == pytest.approx(expected)
+    assert expected != pytest.approx(other)
 
 
 def test_lits_averages_over_detected_lesions():

@@ -153,7 +153,8 @@ def build_index(
     table = table[~bad].drop(columns="problem").reset_index(drop=True).join(spacing, on="volume")
     if coding is not None:
         return table.assign(coding=coding.name, small_tumours_known=coding.tumours_known)
-    if not mask_meaning and (table.coding == "labels").all() and not table.tumour_pixels.any():
+    ambiguous = (table.coding == "labels").all() and table.liver_pixels.any() and not table.tumour_pixels.any()
+    if ambiguous and found.kind == "slices" and not mask_meaning:
         raise DataError(
             f"all masks below {root} hold 0 and 1 alone: liver without any tumour, tumours, or both as "
             f"one? Say which with LITS_MASK_MEANING (mask_meaning): {', '.join(masks.MEANINGS)}"

@@ -333,6 +333,17 @@ def test_two_levels_are_refused_until_their_meaning_is_told(patients, tmp_path, 
     assert set(table.diagnosis) == {0, 2}
 
 
+def test_volumes_of_healthy_livers_need_no_word_about_their_masks(patients, tmp_path):
+    write_layout(tmp_path / "data", "3d-ircadb", {0: patients[0]})
+    assert set(build_index(tmp_path / "data", tmp_path / "out").diagnosis) == {0, 1}
+
+
+def test_masks_that_are_all_empty_are_not_ambiguous(tmp_path):
+    write_image(tmp_path / "data" / "volume-1_slice_2.png", np.zeros((8, 8, 3), np.uint8))
+    write_image(tmp_path / "data" / "volume-1_slice_2_mask.png", np.zeros((8, 8), np.uint8))
+    assert build_index(tmp_path / "data", tmp_path / "out").diagnosis.tolist() == [0]
+
+
 def test_labels_are_written_once_and_the_data_is_only_read(patients, tmp_path, monkeypatch):
     write_layout(tmp_path / "data", "lits-png", patients)
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "data").rglob("*")}

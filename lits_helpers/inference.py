@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,11 +21,48 @@ from .index import SPACING
 from .masks import THRESHOLD, TUMOUR, read_labels
 from .pictures import read_image, write_image
 from .scoring import slice_scores
+from .uncertainty import quotient
 from .volumes import read_volume, write_labels
 from .windows import three_channels
 
 
-def _predict_batch(model: keras.Model, images: np.ndarray, batch_size: int) -> np.ndarray:
+# What decides whether a slice is shown to the network: a rule on its picture, or an answer a slice.
+Wanted = Callable[[np.ndarray], bool] | Sequence[bool] | np.ndarray
+FLIPS = ((1,), (2,), (1, 2))  # axes of (batch, rows, columns, channels): up-down, left-right, both
+
+
+def shows_body(picture: np.ndarray, *, share: float = 0.01) -> bool:
+    """Whether a slice shows more than air: the cheapest reason to skip one.
+
+    True where at least ``share`` of the pixels have tissue in them. It asks for no liver, so LiTS
+    slices, which all show a body, pass; it spares the blank slices of padded scans.
+
+    Parameters
+    ----------
+    picture : uint8 array (rows, columns, 3), red, green, blue
+        In the report's coding, whose green channel is 0 up to -40 HU, in air and most fat.
+    share : float
+        From 0 to 1. A hundredth of a 400 mm field of view is 16 cm2, less than a neck.
+    """
+    return bool((picture[..., 1] > 0).mean() >= share)
+
+
+def _checked(wanted: Wanted | None, slices: int) -> Wanted | None:
+    """Answers as an array, one a slice: a pandas column would be read by label, not by place."""
+    if wanted is None or callable(wanted):
+        return wanted
+    if len(wanted) != slices:
+        raise ValueError(f"wanted has {len(wanted)} answers for {slices} slices: give one for each")
+    return np.asarray(wanted, bool)
+
+
+def _is_wanted(wanted: Wanted | None, position: int, picture: np.ndarray) -> bool:
+    if wanted is None:
+        return True
+    return bool(wanted(picture) if callable(wanted) else wanted[position])
+
+
+def _predict_batch(model: keras.Model, images: np.ndarray, batch_size: int, flips: bool) -> np.ndarray:
     """Probabilities, float32 (n, size, size), of up to ``batch_size`` uint8 images.
 
     Filled up to the batch size, so that one compiled function serves the last batch too;
@@ -33,33 +71,62 @@ def _predict_batch(model: keras.Model, images: np.ndarray, batch_size: int) -> n
     filled = np.zeros((batch_size, *images.shape[1:]), np.float32)
     np.divide(images, 255, out=filled[: len(images)], dtype=np.float32)
     # OpenCV knows no 16-bit floats, which a network that was not made by unet() may give.
-    return model.predict_on_batch(filled)[: len(images), ..., 0].astype(np.float32)
+    found = model.predict_on_batch(filled).astype(np.float32)
+    if flips:
+        for axes in FLIPS:
+            found += np.flip(model.predict_on_batch(np.ascontiguousarray(np.flip(filled, axes))), axes)
+        found /= 1 + len(FLIPS)
+    return found[: len(images), ..., 0]
 
 
 def predict_slices(
-    model: keras.Model, cache: SliceCache, table: pd.DataFrame, *, batch_size: int = 16
+    model: keras.Model,
+    cache: SliceCache,
+    table: pd.DataFrame,
+    *,
+    batch_size: int = 16,
+    flips: bool = False,
+    wanted: Wanted | None = None,
 ) -> np.ndarray:
     """Tumour probability of every pixel, at the network's resolution.
 
     Parameters
     ----------
     model : keras.Model
+        Or what :func:`lits_helpers.export.load_exported` gives.
     cache : SliceCache
     table : DataFrame
         Rows to predict, of the table that the cache was made from.
     batch_size : int
+    flips : bool
+        Average over the slice as it is, mirrored left-right, up-down and both, each answer
+        mirrored back: four times the work.
+    wanted : rule or sequence of bool, optional
+        Skip slices: where a rule on the uint8 picture such as :func:`shows_body`, or the answer
+        for that slice (as a triage gives it, in the table's order), is False, all is 0. What that
+        costs in Dice and saves in time, :func:`skipping_effect` tells.
 
     Returns
     -------
     float32 array (slices, size, size), in [0, 1], in the order of ``table``
+
+    Raises
+    ------
+    ValueError
+        If there are not as many answers as slices.
     """
     positions = cache.positions(table)
-    probabilities = np.empty((len(positions), *cache.labels.shape[1:]), np.float32)
+    wanted = _checked(wanted, len(positions))
+    probabilities = np.zeros((len(positions), *cache.labels.shape[1:]), np.float32)
     bar = tqdm(total=len(positions), desc="predicting", unit="slice")
-    for start in range(0, len(positions), batch_size):
-        images = cache.images[positions[start : start + batch_size]]
-        probabilities[start : start + batch_size] = _predict_batch(model, images, batch_size)
-        bar.update(len(images))
+    rows = np.flatnonzero(
+        [_is_wanted(wanted, row, cache.images[position]) for row, position in enumerate(positions)]
+    )
+    bar.update(len(positions) - len(rows))
+    for start in range(0, len(rows), batch_size):
+        chosen = rows[start : start + batch_size]
+        probabilities[chosen] = _predict_batch(model, cache.images[positions[chosen]], batch_size, flips)
+        bar.update(len(chosen))
     bar.close()
     return probabilities
 
@@ -123,23 +190,103 @@ def evaluate_slices(
     return slice_scores(table, pairs)
 
 
+def skipping_effect(
+    model: keras.Model,
+    cache: SliceCache,
+    table: pd.DataFrame,
+    wanted: Wanted,
+    *,
+    threshold: float = THRESHOLD,
+    batch_size: int = 16,
+) -> pd.DataFrame:
+    """What skipping slices saves in time, and changes in the masks.
+
+    Parameters
+    ----------
+    model, cache, table, wanted, batch_size
+        As for :func:`predict_slices`. Answers that were read off the true masks make it an oracle.
+    threshold : float
+
+    Returns
+    -------
+    DataFrame, two rows, ``"all slices"`` and ``"with skipping"``
+        ``slices_predicted``; ``seconds``; ``dice_pooled`` over all pixels of the table at native
+        resolution, skipped slices too (NaN where truth and prediction are empty everywhere);
+        ``false_positive_pixels``; ``tumour_slices_skipped``, slices with tumour in truth that the
+        network never saw.
+    """
+    predict_slices(model, cache, table[:1], batch_size=batch_size)  # compiled before it is timed
+    has_tumour = table.tumour_pixels.to_numpy() > 0
+    wanted = _checked(wanted, len(table))
+    pictures = (cache.images[position] for position in cache.positions(table))
+    kept = np.array([_is_wanted(wanted, row, picture) for row, picture in enumerate(pictures)])
+    rows = []
+    for name, rule, seen in (("all slices", None, np.ones_like(kept)), ("with skipping", wanted, kept)):
+        started = time.perf_counter()
+        probabilities = predict_slices(model, cache, table, batch_size=batch_size, wanted=rule)
+        seconds = time.perf_counter() - started
+        sums = evaluate_slices(table, probabilities, threshold=threshold)[
+            ["truth_pixels", "predicted_pixels", "intersection"]
+        ].sum()
+        rows.append(
+            {
+                "slices": name, "slices_predicted": int(seen.sum()), "seconds": seconds,
+                "dice_pooled": float(
+                    quotient(2 * sums.intersection, sums.truth_pixels + sums.predicted_pixels)
+                ),
+                "false_positive_pixels": int(sums.predicted_pixels - sums.intersection),
+                "tumour_slices_skipped": int((has_tumour & ~seen).sum()),
+            }
+        )  # fmt: skip
+    return pd.DataFrame(rows)
+
+
 def _native_masks(
-    model: keras.Model, sources: Sequence, picture: Callable, *, threshold: float, batch_size: int
+    model: keras.Model,
+    sources: Sequence,
+    picture: Callable,
+    *,
+    threshold: float,
+    batch_size: int,
+    flips: bool,
+    wanted: Wanted | None,
 ) -> Iterator[tuple[np.ndarray, float]]:
-    """Tumour mask of each source at native resolution, and its highest probability.
+    """Tumour mask of each source at native resolution, and its highest probability, NaN if skipped.
 
     ``picture`` makes of a source its three-channel uint8 picture. A batch is made, predicted and
     let go at a time, so memory does not grow with the number of slices.
     """
     size = model.input_shape[1]
+    wanted = _checked(wanted, len(sources))
+
+    def prepared(position: int) -> tuple[tuple[int, int], np.ndarray | None]:
+        image = picture(sources[position])
+        resized = resize_image(image, size) if _is_wanted(wanted, position, image) else None
+        return image.shape[:2], resized
+
+    def masks(slices: list) -> Iterator[tuple[np.ndarray, float]]:
+        images = [image for _, image in slices if image is not None]
+        found = iter(_predict_batch(model, np.stack(images), batch_size, flips) if images else ())
+        for shape, image in slices:
+            if image is None:
+                yield np.zeros(shape, bool), float("nan")
+            else:
+                probability = next(found)
+                yield enlarged(probability, shape) > threshold, float(probability.max())
+
+    waiting, filled = [], 0
     bar = tqdm(total=len(sources), desc="predicting", unit="slice")
     with ThreadPoolExecutor() as pool:
         for start in range(0, len(sources), batch_size):
-            pictures = list(pool.map(picture, sources[start : start + batch_size]))
-            resized = np.stack(list(pool.map(lambda image: resize_image(image, size), pictures)))
-            for image, probability in zip(pictures, _predict_batch(model, resized, batch_size), strict=True):
-                yield enlarged(probability, image.shape[:2]) > threshold, float(probability.max())
-            bar.update(len(pictures))
+            for found in pool.map(prepared, range(start, min(start + batch_size, len(sources)))):
+                waiting.append(found)
+                filled += found[1] is not None
+                if filled == batch_size:  # so that skipped slices do not leave batches half empty
+                    yield from masks(waiting)
+                    bar.update(len(waiting))
+                    waiting, filled = [], 0
+        yield from masks(waiting)
+        bar.update(len(waiting))
     bar.close()
 
 
@@ -150,6 +297,8 @@ def predict_files(
     *,
     threshold: float = THRESHOLD,
     batch_size: int = 16,
+    flips: bool = False,
+    wanted: Wanted | None = None,
 ) -> Path:
     """Predict slice files, which need no masks, and write a mask for each and a list of them.
 
@@ -162,11 +311,14 @@ def predict_files(
     folder : Path
         Gets ``masks/volume-V_slice_S_prediction.png`` (0 background, 255 tumour, at native
         resolution) and ``predictions.csv``.
+    flips, wanted
+        As for :func:`predict_slices`. The mask of a skipped slice is empty.
 
     Returns
     -------
     Path
-        Of the CSV: volume, slice, file, tumour_pixels, highest_probability, threshold.
+        Of the CSV: volume, slice, file, tumour_pixels, highest_probability (none where the slice
+        was skipped), threshold.
 
     Raises
     ------
@@ -177,7 +329,8 @@ def predict_files(
         raise DataError("there are no slices to predict: the table is empty")
     folder = Path(folder)
     predicted = _native_masks(
-        model, table.image_path.tolist(), read_image, threshold=threshold, batch_size=batch_size
+        model, table.image_path.tolist(), read_image,
+        threshold=threshold, batch_size=batch_size, flips=flips, wanted=wanted,
     )
     rows = []
     for row, (mask, highest) in zip(table.itertuples(), predicted, strict=True):
@@ -195,12 +348,20 @@ def predict_files(
 
 
 def predict_volume(
-    model: keras.Model, hounsfield: np.ndarray, *, threshold: float = THRESHOLD, batch_size: int = 16
+    model: keras.Model,
+    hounsfield: np.ndarray,
+    *,
+    threshold: float = THRESHOLD,
+    batch_size: int = 16,
+    flips: bool = False,
+    wanted: Wanted | None = None,
 ) -> np.ndarray:
     """Predict a CT volume slice by slice.
 
     Each slice goes through the report's three-channel coding first, as the slice files did that
     the network was trained on.
+
+    Beside the volume and its labels, memory holds a batch, however many slices there are.
 
     Parameters
     ----------
@@ -208,6 +369,8 @@ def predict_volume(
     hounsfield : int16 array (slices, rows, columns)
         In HU, in the order of the screen: :class:`lits_helpers.volumes.Volume`.
     threshold : float
+    flips, wanted
+        As for :func:`predict_slices`. Skipped slices are 0.
     batch_size : int
 
     Returns
@@ -216,7 +379,8 @@ def predict_volume(
         0, and 2 where the network sees tumour. It does not look for the liver.
     """
     predicted = _native_masks(
-        model, hounsfield, three_channels, threshold=threshold, batch_size=batch_size
+        model, hounsfield, three_channels,
+        threshold=threshold, batch_size=batch_size, flips=flips, wanted=wanted,
     )
     labels = np.zeros(hounsfield.shape, np.uint8)
     for plane, (mask, _) in zip(labels, predicted, strict=True):
@@ -233,6 +397,8 @@ def predict_scan(
     dicom_seg: bool = False,
     threshold: float = THRESHOLD,
     batch_size: int = 16,
+    flips: bool = False,
+    wanted: Wanted | None = None,
 ) -> Path:
     """Predict a CT from a NIfTI file or DICOM folder, and write labels that lie on it.
 
@@ -249,6 +415,8 @@ def predict_scan(
     dicom_seg : bool
         Write a DICOM segmentation object that refers to its CT; for DICOM only. It cannot be
         empty: where no tumour is found, NIfTI is written, with a warning.
+    flips, wanted
+        As for :func:`predict_slices`.
 
     Returns
     -------
@@ -264,7 +432,9 @@ def predict_scan(
     volume = read_volume(path, series=series)
     if dicom_seg and volume.geometry.series is None:
         raise DataError(f"{path}: a DICOM segmentation refers to DICOM slices, which a NIfTI file has not")
-    labels = predict_volume(model, volume.hounsfield, threshold=threshold, batch_size=batch_size)
+    labels = predict_volume(
+        model, volume.hounsfield, threshold=threshold, batch_size=batch_size, flips=flips, wanted=wanted
+    )
     name = path.resolve().name.removesuffix(".gz").removesuffix(".nii")
     if dicom_seg and not labels.any():
         warnings.warn(f"{path}: no tumour found; DICOM segmentations cannot be empty, so NIfTI is written", stacklevel=2)

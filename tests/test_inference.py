@@ -1,4 +1,5 @@
 import os
+import tracemalloc
 
 import cv2
 import keras
@@ -44,6 +45,150 @@ def test_a_network_that_answers_in_16_bits_is_used_all_the_same(table, cache, tm
     assert model.output.dtype == "bfloat16"
     assert inference.predict_slices(model, cache, table).dtype == np.float32
     assert len(pd.read_csv(inference.predict_files(model, table, tmp_path / "p"))) == 16
+
+
+@pytest.fixture(scope="module")
+def corner_is_certain():
+    """A network that answers one thing in all pictures: 0.9 at the left of the upper edge, 0.1 beside it."""
+    answer = np.zeros((32, 32, 1), np.float32)
+    answer[0, 0], answer[0, 1] = 0.9, 0.1
+    inputs = keras.Input((32, 32, 3))
+    model = keras.Model(inputs, keras.layers.Conv2D(1, 1, use_bias=False)(inputs))
+    model.set_weights([np.zeros((1, 1, 3, 1), np.float32)])
+    model.predict_on_batch = lambda images: np.repeat(answer[None], len(images), axis=0)
+    return model
+
+
+def test_flips_average_four_answers_each_flipped_back(table, cache, corner_is_certain):
+    found = inference.predict_slices(corner_is_certain, cache, table[:3], batch_size=2, flips=True)
+    expected = np.zeros((32, 32), np.float32)
+    expected[[0, 0, 31, 31], [0, 31, 0, 31]] = 0.9 / 4
+    expected[[0, 0, 31, 31], [1, 30, 1, 30]] = 0.1 / 4
+    assert found == pytest.approx(np.stack([expected] * 3), abs=1e-7)
+    without = inference.predict_slices(corner_is_certain, cache, table[:3])
+    assert without[:, 0, :3].tolist() == [pytest.approx([0.9, 0.1, 0])] * 3 and (without > 0).sum() == 6
+
+
+def test_flips_change_nothing_for_a_network_that_sees_single_pixels(table, cache, green_is_probability):
+    found = inference.predict_slices(green_is_probability, cache, table, flips=True)
+    assert found == pytest.approx(cache.images[..., 1] / 255, abs=1e-6)
+
+
+def test_the_network_sees_each_slice_in_four_different_orientations(table, cache, green_is_probability):
+    seen = []
+    answers = green_is_probability.predict_on_batch
+
+    class Watched:
+        input_shape = (None, 32, 32, 3)
+
+        def predict_on_batch(self, images):
+            seen.append(np.array(images[0, ..., 1]))
+            return answers(images)
+
+    inference.predict_slices(Watched(), cache, table[2:3], flips=True)
+    slice_ = cache.images[2, ..., 1] / np.float32(255)
+    wanted = (slice_, slice_[::-1], slice_[:, ::-1], slice_[::-1, ::-1])
+    assert len(seen) == 4
+    assert all(any(np.allclose(view, way, atol=1e-6) for view in seen) for way in wanted)
+
+
+# Skipping -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("tissue", "expected"), [(0, False), (1, False), (40, False), (41, True), (64 * 64, True)])
+def test_a_body_is_a_hundredth_of_the_picture_in_tissue(tissue, expected):
+    picture = np.zeros((64, 64, 3), np.uint8)
+    picture[..., 2] = 255  # blue is equalised: it says nothing about tissue
+    picture.reshape(-1, 3)[:tissue, 1] = 1
+    assert inference.shows_body(picture) is expected
+
+
+def test_skipped_slices_are_zero_and_the_others_as_without_skipping(table, cache, green_is_probability):
+    kept = np.arange(16) % 3 == 0
+    whole = inference.predict_slices(green_is_probability, cache, table)
+    for batch_size in (1, 4, 16):
+        found = inference.predict_slices(green_is_probability, cache, table, wanted=kept, batch_size=batch_size)
+        assert (found[kept] == whole[kept]).all() and (found[~kept] == 0).all()
+    assert whole[~kept].any()
+
+
+def test_nothing_is_predicted_where_no_slice_is_wanted(table, cache, tmp_path):
+    class Refusing:
+        input_shape = (None, 32, 32, 3)
+
+        def predict_on_batch(self, images):
+            raise AssertionError("the network was asked")
+
+    assert not inference.predict_slices(Refusing(), cache, table, wanted=[False] * 16).any()
+    assert not inference.predict_volume(Refusing(), np.zeros((3, 32, 32), np.int16), wanted=lambda p: False).any()
+
+
+def test_a_rule_sees_the_picture_of_each_slice(table, cache, green_is_probability):
+    found = inference.predict_slices(
+        green_is_probability, cache, table, wanted=lambda picture: picture[..., 1].mean() > cache.images[0, ..., 1].mean()
+    )
+    brighter = cache.images[..., 1].mean((1, 2)) > cache.images[0, ..., 1].mean()
+    assert (found.any((1, 2)) == brighter).all() and 0 < brighter.sum() < 16
+
+
+def test_answers_go_by_place_however_the_rows_are_numbered(table, cache, green_is_probability):
+    mixed = table.sample(frac=1, random_state=1)
+    found = inference.predict_slices(green_is_probability, cache, mixed, wanted=mixed.slice == 1)
+    assert (found.any((1, 2)) == (mixed.slice == 1)).all()
+
+
+def test_too_few_answers_are_refused(table, cache, green_is_probability):
+    with pytest.raises(ValueError, match="2 answers for 16 slices"):
+        inference.predict_slices(green_is_probability, cache, table, wanted=[True, False])
+    with pytest.raises(ValueError, match="2 answers for 3 slices"):
+        inference.predict_volume(green_is_probability, np.zeros((3, 32, 32), np.int16), wanted=[True, False])
+
+
+def test_blank_slices_of_a_volume_are_skipped_and_keep_their_place(green_is_probability):
+    hounsfield = np.random.default_rng(1).integers(0, 200, (9, 40, 32)).astype(np.int16)
+    hounsfield[[0, 3, 4, 5, 8]] = -1000
+    expected = inference.predict_volume(green_is_probability, hounsfield)
+    assert expected[[1, 2, 6, 7]].any((1, 2)).all()
+    shown = []
+
+    def rule(picture):
+        shown.append(inference.shows_body(picture))
+        return shown[-1]
+
+    found = inference.predict_volume(green_is_probability, hounsfield, wanted=rule, batch_size=3)
+    assert (found == expected).all() and len(shown) == 9 and sum(shown) == 4
+
+
+def test_a_skipped_file_gets_an_empty_mask_and_no_probability(table, tmp_path, green_is_probability):
+    listed = pd.read_csv(
+        inference.predict_files(green_is_probability, table, tmp_path / "p", wanted=table.slice == 1, batch_size=3)
+    )
+    assert len(listed) == 16 and (listed.highest_probability.isna() == (listed.slice != 1)).all()
+    assert (listed.tumour_pixels > 0).tolist() == (listed.slice == 1).tolist()
+    assert not cv2.imread(str(tmp_path / "p" / listed.file[0]), cv2.IMREAD_UNCHANGED).any()
+
+
+def test_the_effect_of_skipping_counts_lost_tumour_and_false_pixels(table, cache):
+    class Everywhere:
+        """Sees tumour in every pixel."""
+
+        input_shape = (None, 32, 32, 3)
+
+        def predict_on_batch(self, images):
+            return np.ones((*images.shape[:3], 1), np.float32)
+
+    wanted = (table.slice != 0) & (table.volume != 0)  # tumour in two slices of volume 0 is lost
+    effect = inference.skipping_effect(Everywhere(), cache, table, wanted.to_numpy())
+    tumour, slice_pixels = table.tumour_pixels, 64 * 64
+    assert effect.slices.tolist() == ["all slices", "with skipping"]
+    assert effect.slices_predicted.tolist() == [16, 9]
+    assert effect.tumour_slices_skipped.tolist() == [0, 2]
+    kept = tumour[wanted].sum()
+    assert effect.false_positive_pixels.tolist() == [16 * slice_pixels - tumour.sum(), 9 * slice_pixels - kept]
+    assert effect.dice_pooled.tolist() == pytest.approx(
+        [2 * tumour.sum() / (tumour.sum() + 16 * slice_pixels), 2 * kept / (tumour.sum() + 9 * slice_pixels)]
+    )
+    assert (effect.seconds > 0).all()
 
 
 def test_a_probability_is_enlarged_before_it_is_cut():
@@ -223,6 +368,22 @@ def test_a_volume_and_its_jpeg_slices_are_the_same_to_a_network(tmp_path, green_
     of_volume = inference.predict_volume(green_is_probability, patient.hounsfield) == 2
     assert 0.2 < of_volume.mean() < 0.8
     assert (np.stack(of_files) == of_volume).mean() > 0.995  # JPEG moves some levels over the threshold
+
+
+def test_memory_of_a_volume_does_not_grow_with_its_slices(green_is_probability):
+    def peak_beside_input_and_labels(slices):
+        hounsfield = np.zeros((slices, 128, 128), np.int16)
+        hounsfield[:, ::2] = 100
+        inference.predict_volume(green_is_probability, hounsfield[:4], batch_size=4)  # compiled before
+        tracemalloc.start()
+        labels = inference.predict_volume(green_is_probability, hounsfield, batch_size=4)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return peak - labels.nbytes
+
+    few, many = peak_beside_input_and_labels(20), peak_beside_input_and_labels(200)
+    # One picture is 49 kB; keeping a single one of every slice would be nine million bytes more.
+    assert many - few < 500_000, (few, many)
 
 
 @pytest.mark.realdata

@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
-from .augmentation import Augmentation, warp_in_place
+from .augmentation import Augmentation, change_intensity, warp_in_place
 from .files import DataError, fingerprint, require_free_space
 from .masks import LIVER, LIVER_AND_TUMOUR, TUMOUR, read_labels
 from .pictures import read_image
@@ -181,10 +181,12 @@ def iterate_batches(
     if random is not None:
         positions = random.permutation(positions)
 
-    def warped(chosen: np.ndarray, changes: list) -> tuple[np.ndarray, np.ndarray]:
+    def changed(chosen: np.ndarray, maps: list, intensities: list) -> tuple[np.ndarray, np.ndarray]:
         images, labels = cache.images[chosen], cache.labels[chosen]
-        if changes:
-            warp_in_place(images, labels, changes)
+        if maps:
+            warp_in_place(images, labels, maps)
+        for image, change in zip(images, intensities):  # no change at all, or one an image
+            image[:] = change_intensity(image, change)
         return images, labels
 
     # OpenCV releases Python's lock while it warps, so plain threads share the work: a batch each,
@@ -195,11 +197,12 @@ def iterate_batches(
     with ThreadPoolExecutor(threads) as pool:
         for start in range(0, len(positions), batch_size):
             chosen = positions[start : start + batch_size]
-            changes = []
+            maps, intensities = [], []
             if augmentation is not None:
                 matrices = augmentation.matrices(random, len(chosen), size)
-                changes = [(matrix, augmentation.displacement(random, size)) for matrix in matrices]
-            ahead.append(pool.submit(warped, chosen, changes))
+                maps = [(matrix, augmentation.displacement(random, size)) for matrix in matrices]
+                intensities = augmentation.intensities(random, len(chosen))
+            ahead.append(pool.submit(changed, chosen, maps, intensities))
             if len(ahead) > threads:
                 yield ahead.popleft().result()
         while ahead:

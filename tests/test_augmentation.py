@@ -3,8 +3,11 @@ from dataclasses import replace
 import cv2
 import numpy as np
 import pytest
+from scipy import ndimage
 
-from lits_helpers.augmentation import Augmentation, affine_matrices, warp_pair
+from lits_helpers.augmentation import (
+    Augmentation, IntensityChange, affine_matrices, change_intensity, warp_pair,
+)
 
 STILL = Augmentation(0, 0, 0, 0, horizontal_flip=False, vertical_flip=False)
 STRONG = Augmentation(rotation=20, shift=0.1, shear=15, zoom=0.2, elastic=0.03)
@@ -186,3 +189,149 @@ def test_an_affine_map_is_the_same_with_and_without_an_empty_displacement():
     plain, _ = warp_pair(image, image[..., 0] // 100, drawn)
     bent, _ = warp_pair(image, image[..., 0] // 100, drawn, np.zeros((64, 64, 2), np.float32))
     assert np.abs(plain.astype(int) - bent).max() <= 3
+
+
+def slice_of(*columns):
+    """A slice of 4 rows and the given grey levels, in three channels."""
+    return np.broadcast_to(np.array(columns, np.uint8)[None, :, None], (4, len(columns), 3)).copy()
+
+
+@pytest.mark.parametrize(
+    ("change", "levels"),
+    [
+        ({"brightness": 1.5}, (150, 255)),  # 200 * 1.5 is clipped
+        ({"brightness": 0.5}, (50, 100)),
+        ({"contrast": 0.5}, (125, 175)),  # half as far from their mean of 150
+        ({"contrast": 1.5}, (75, 225)),
+        ({"brightness": 0.8, "contrast": 0.5}, (100, 140)),  # 80 and 160, about 120
+        ({"gamma": 2}, (39, 157)),  # 100**2 / 255, 200**2 / 255
+        ({"gamma": 0.5}, (160, 226)),  # (100 * 255)**0.5, (200 * 255)**0.5
+    ],
+)
+def test_grey_levels_change_as_worked_out_by_hand(change, levels):
+    changed = change_intensity(slice_of(100, 200), IntensityChange(**change))
+    assert changed[0, :, 0].tolist() == list(levels) and (changed == slice_of(*levels)).all()
+
+
+def test_contrast_is_about_each_channels_own_mean():
+    image = np.stack([slice_of(100, 200)[..., 0], slice_of(0, 40)[..., 0], slice_of(7, 7)[..., 0]], axis=2)
+    changed = change_intensity(image, IntensityChange(contrast=0.5))
+    assert changed[0].T.tolist() == [[125, 175], [10, 30], [7, 7]]
+
+
+def test_noise_has_the_asked_size_and_no_bias():
+    image = np.full((256, 256, 3), 128, np.uint8)
+    noise = change_intensity(image, IntensityChange(noise=0.04, seed=1)) - 128.0
+    assert noise.std() == pytest.approx(0.04 * 255, rel=0.02)
+    assert abs(noise.mean()) < 0.2
+    assert (np.abs(noise) < 0.04 * 255).mean() == pytest.approx(0.683, abs=0.03)  # of a normal distribution
+    assert (noise == noise[..., :1]).all()  # one CT behind the three channels
+    assert abs(np.corrcoef(noise[:, 1:, 0].ravel(), noise[:, :-1, 0].ravel())[0, 1]) < 0.02
+
+
+def test_noise_follows_from_its_seed():
+    image = np.full((33, 33, 3), 128, np.uint8)
+    first, again, other = (change_intensity(image, IntensityChange(noise=0.1, seed=s)) for s in (1, 1, 2))
+    assert (first == again).all() and not (first == other).all()
+
+
+def test_noise_at_the_ends_of_the_range_is_clipped_not_wrapped():
+    dark, bright = (np.full((64, 64, 3), level, np.uint8) for level in (0, 255))
+    assert change_intensity(dark, IntensityChange(noise=0.1)).max() < 128
+    assert change_intensity(bright, IntensityChange(noise=0.1)).min() > 128
+
+
+@pytest.mark.parametrize("sigma", [0.7, 1.5])
+def test_blur_is_scipys_gaussian(sigma):
+    image = np.random.default_rng(0).integers(0, 256, (33, 40, 3), np.uint8)
+    expected = ndimage.gaussian_filter(image.astype(float), (sigma, sigma, 0), mode="mirror")
+    assert np.abs(change_intensity(image, IntensityChange(blur=sigma)) - expected).max() < 3
+
+
+def test_low_resolution_loses_the_finest_detail_and_keeps_the_rest_in_place():
+    stripes = np.tile(slice_of(0, 200), (8, 16, 1))  # one pixel wide
+    assert np.ptp(change_intensity(stripes, IntensityChange(low_resolution=2))) == 0
+    ramp = np.tile(slice_of(*range(0, 128, 4)), (8, 1, 1))
+    coarse = change_intensity(ramp, IntensityChange(low_resolution=2))
+    assert np.abs(coarse[:, 2:-2].astype(int) - ramp[:, 2:-2]).max() <= 1
+
+
+@pytest.mark.parametrize("size", [1, 33, 64])
+def test_no_change_leaves_every_value(size):
+    image = np.random.default_rng(0).integers(0, 256, (size, size, 3), np.uint8)
+    assert (change_intensity(image, IntensityChange(seed=3)) == image).all()
+
+
+STRONGEST = IntensityChange(blur=1.5, low_resolution=2, noise=0.1, brightness=0.7, contrast=1.5, gamma=1.5)
+
+
+@pytest.mark.parametrize("size", [1, 33, 64])
+def test_a_slice_keeps_its_shape_and_the_callers_own_its_values(size):
+    image = np.random.default_rng(0).integers(0, 256, (size, size, 3), np.uint8)
+    before = image.copy()
+    changed = change_intensity(image, STRONGEST)
+    assert changed.shape == image.shape and changed.dtype == np.uint8
+    assert (image == before).all() and not (changed == image).all()
+
+
+INTENSE = replace(
+    STILL, brightness=0.3, contrast=0.4, gamma=0.5, noise=0.1, blur=1.5, low_resolution=2,
+    intensity_probability=1,
+)
+
+
+def test_drawn_intensities_stay_within_their_ranges():
+    drawn = INTENSE.intensities(np.random.default_rng(3), 1000)
+    for name, lowest, highest in [
+        ("brightness", 0.7, 1.3), ("contrast", 0.6, 1.4), ("gamma", 1 / 1.5, 1.5),
+        ("noise", 0, 0.1), ("blur", 0, 1.5), ("low_resolution", 1, 2),
+    ]:
+        values = np.array([getattr(change, name) for change in drawn])
+        reach = 0.02 * (highest - lowest)
+        assert lowest <= values.min() < lowest + reach and highest - reach < values.max() <= highest
+    gammas = np.array([change.gamma for change in drawn])
+    assert 0.45 < (gammas > 1).mean() < 0.55
+    assert len({change.seed for change in drawn}) == 1000
+
+
+def test_each_intensity_befalls_its_share_of_slices_on_its_own():
+    drawn = replace(INTENSE, intensity_probability=0.2).intensities(np.random.default_rng(4), 2000)
+    blurred = np.array([change.blur > 0 for change in drawn])
+    dimmed = np.array([change.brightness != 1 for change in drawn])
+    assert 0.17 < blurred.mean() < 0.23 and 0.17 < dimmed.mean() < 0.23
+    assert 0.025 < (blurred & dimmed).mean() < 0.055  # 0.2 * 0.2
+
+
+def test_equal_random_states_give_equal_intensities():
+    first, second = (INTENSE.intensities(np.random.default_rng(7), 3) for _ in range(2))
+    assert first == second
+
+
+def test_only_what_is_asked_for_changes():
+    drawn = replace(STILL, noise=0.1, intensity_probability=1).intensities(np.random.default_rng(5), 50)
+    assert {replace(change, noise=0, seed=0) for change in drawn} == {IntensityChange()}
+
+
+def test_by_default_no_intensity_is_drawn():
+    random = np.random.default_rng(6)
+    assert Augmentation().intensities(random, 5) == []
+    assert random.random() == np.random.default_rng(6).random()  # so the maps stay what they were
+
+
+def test_the_geometric_augmentation_reads_as_before_so_that_its_run_folders_are_found():
+    assert repr(Augmentation(elastic=0.02)) == (
+        "Augmentation(rotation=0.1, shift=0.05, shear=0.05, zoom=0.05, horizontal_flip=True, "
+        "vertical_flip=True, elastic=0.02)"
+    )
+    assert repr(Augmentation(noise=0.1)).endswith("elastic=0.0, noise=0.1)")
+    assert eval(repr(INTENSE)) == INTENSE
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"brightness": -0.1}, {"contrast": 1.2}, {"gamma": -1}, {"noise": -0.1}, {"blur": -1},
+     {"low_resolution": 0.5}, {"intensity_probability": 2}],
+)
+def test_a_range_that_makes_no_sense_is_refused(wrong):
+    with pytest.raises(ValueError, match="{} must be .* got {}".format(*list(wrong.items())[0])):
+        Augmentation(**wrong)

@@ -236,3 +236,24 @@ def test_augmented_masks_stay_binary_and_follow_the_image(table, cache):
     in_image, in_mask = images[..., 0] > 0.5, masks[..., 0] == 1
     overlap = (in_image & in_mask).sum((1, 2)) / (in_image | in_mask).sum((1, 2))
     assert overlap.min() > 0.9
+
+
+LOUD = Augmentation(brightness=0.3, noise=0.1, blur=1.5, intensity_probability=1)
+
+
+def test_intensities_change_the_images_and_no_mask(table, cache):
+    plain, changed = (
+        collected(batches(cache, table, 16, augmentation=augmentation, seed=2))
+        for augmentation in (Augmentation(), LOUD)
+    )
+    assert (plain[1] == changed[1]).all() and plain[1].any()
+    assert (plain[0] != changed[0]).any((1, 2, 3)).all()
+
+
+def test_intensities_do_not_depend_on_the_threads(table, cache, monkeypatch):
+    passes = []
+    for threads in (1, 4):
+        monkeypatch.setattr(generators, "MOST_THREADS", threads)
+        monkeypatch.setattr(os, "cpu_count", lambda: 4)
+        passes.append(collected(batches(cache, table, 3, augmentation=LOUD, seed=2)))
+    assert (passes[0][0] == passes[1][0]).all()

@@ -53,7 +53,7 @@ class Evaluation:
     cases : DataFrame
         Of :func:`lits_helpers.cases.score_cases`; and ``patient`` where the slice table has it.
     lesions : DataFrame
-        Of :func:`lits_helpers.failures.explained`, with ``volume`` and ``touched``, ``iou``.
+        Of :func:`lits_helpers.failures.explained`, with ``volume``; ``slice`` as in the slice table.
     threshold : float
     """
 
@@ -79,10 +79,12 @@ def evaluate(table: pd.DataFrame, probabilities: np.ndarray, *, threshold: float
 
     def cases() -> Iterator[tuple]:
         for volume, truth, predicted, spacing in volume_cases(table, probabilities, threshold=threshold):
-            paths = table[table.volume == volume].sort_values("slice").image_path
-            green = np.stack([read_image(path)[..., 1] for path in paths])
+            rows = table[table.volume == volume].sort_values("slice")
+            green = np.stack([read_image(path)[..., 1] for path in rows.image_path])
             match = match_lesions(truth == TUMOUR, predicted == TUMOUR, spacing)
-            lesions.append(explained(match, truth, green).assign(volume=volume))
+            described = explained(match, truth, green)
+            number = rows.slice.to_numpy()[described.slice.to_numpy(int)]  # slices may be missing in between
+            lesions.append(described.assign(volume=volume, slice=number))
             yield volume, truth, predicted, spacing
 
     scored = score_cases(cases(), predicts_liver=False)
@@ -240,11 +242,11 @@ def _gallery(table: pd.DataFrame, probabilities: np.ndarray, found: Evaluation) 
     for kind, lesions in _gallery_rows(found.lesions).groupby("kind", sort=False):
         cases = []
         for lesion in lesions.itertuples():
-            number = sorted(table.slice[table.volume == lesion.volume])[lesion.slice]
-            row = table.iloc[places[lesion.volume, number]]
+            place = places[lesion.volume, lesion.slice]
+            row = table.iloc[place]
             truth = read_labels(row.mask_path) == TUMOUR
-            probability = enlarged(probabilities[places[lesion.volume, number]], truth.shape)
-            title = f"volume {lesion.volume}, slice {number}\n{lesion.reason}"
+            probability = enlarged(probabilities[place], truth.shape)
+            title = f"volume {lesion.volume}, slice {lesion.slice}\n{lesion.reason}"
             cases.append((read_image(row.image_path), truth, probability, title))
         figure = predictions(cases, threshold=found.threshold)
         figures.append((figure, f"{kind.capitalize()} lesions, the largest first."))

@@ -19,6 +19,7 @@ from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
+from matplotlib.ticker import NullFormatter
 
 from .drawing import (
     DIAGNOSIS_COLOURS, ERROR_COLOURS, LIVER_COLOUR, MASK_COLOURS, TRAINING_COLOUR, TUMOUR_COLOUR,
@@ -408,6 +409,7 @@ def dice_distribution(slices: pd.DataFrame, patients: pd.DataFrame) -> Figure:
     by_size.plot(sizes, with_tumour["dice"], "o", color=TRAINING_COLOUR, alpha=0.7)
     by_size.set(title="Per patient with a tumour, by its size", xlabel="true tumour pixels")
     by_size.set_xscale("log")
+    by_size.xaxis.set_minor_formatter(NullFormatter())  # numbers in between would overlap
     by_size.xaxis.set_major_formatter("{x:,.0f}")
     by_size.xaxis.set_minor_formatter("{x:,.0f}")
     for panel in axes[0]:

@@ -43,6 +43,12 @@ def test_a_lesion_that_is_missed_and_one_that_is_invented_are_named(spaced, righ
     assert found.cases.false_positive_ml[3] > 0 and found.cases.clean_share[3] == 0.75
 
 
+def test_a_lesion_is_named_with_the_slice_of_the_table(spaced, right):
+    sparse = spaced.assign(slice=spaced.slice * 2 + 10)  # 10, 12, 14, 16
+    found = evaluation.evaluate(sparse, right, threshold=0.5)
+    assert found.lesions.slice.isin([14, 16]).all()
+
+
 def test_slices_in_any_order_give_the_same_scores(spaced, right):
     mixed = spaced.sample(frac=1, random_state=3)
     found = evaluation.evaluate(mixed, right[mixed.index], threshold=0.5)

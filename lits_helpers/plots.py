@@ -19,7 +19,7 @@ from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
-from matplotlib.ticker import NullFormatter
+from matplotlib.ticker import LogFormatter
 
 from .drawing import (
     DIAGNOSIS_COLOURS, ERROR_COLOURS, LIVER_COLOUR, MASK_COLOURS, TRAINING_COLOUR, TUMOUR_COLOUR,
@@ -409,9 +409,8 @@ def dice_distribution(slices: pd.DataFrame, patients: pd.DataFrame) -> Figure:
     by_size.plot(sizes, with_tumour["dice"], "o", color=TRAINING_COLOUR, alpha=0.7)
     by_size.set(title="Per patient with a tumour, by its size", xlabel="true tumour pixels")
     by_size.set_xscale("log")
-    by_size.xaxis.set_minor_formatter(NullFormatter())  # numbers in between would overlap
     by_size.xaxis.set_major_formatter("{x:,.0f}")
-    by_size.xaxis.set_minor_formatter("{x:,.0f}")
+    by_size.xaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1, 0.4)))  # over a decade they overlap
     for panel in axes[0]:
         panel.grid(axis="y", linewidth=0.3)
     figure.suptitle("Distribution of Dice")

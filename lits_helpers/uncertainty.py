@@ -412,32 +412,34 @@ def summarise_runs(
     return RunSummary(kind, means, found)
 
 
+def case_scores(
+    runs: Mapping[object, Scores] | Sequence[Scores], *, score: str = "dice"
+) -> dict[object, pd.DataFrame]:
+    """Each run's ``score`` and ``patient``, a row a case, indexed by volume; and the gain, of a pair.
+
+    The gain, second less first under the name ``"second - first"`` with the runs' own names, comes
+    last; only exactly two runs on the same volumes have one.
+    """
+    tables = {name: _by_volume(scores, score) for name, scores in _named(runs).items()}
+    if len(tables) == 2:
+        first, second = tables.values()
+        if first.index.symmetric_difference(second.index).empty:
+            tables["{1} - {0}".format(*tables)] = first.assign(score=second.score - first.score)
+    return tables
+
+
 def uncertainty_table(
     runs: Mapping[object, Scores] | Sequence[Scores], *, scores: Sequence[str] = ("dice",)
 ) -> pd.DataFrame:
-    """A row for each run and score: ``run``, ``score``, and what :class:`Description` holds.
+    """A row for each score and run: ``score``, ``run``, and what :class:`Description` holds.
 
-    Of exactly two runs on the same volumes their paired difference is the last row of each score,
-    under the name ``"second - first"`` with the runs' own names.
+    Of exactly two runs on the same volumes the paired difference is a row too, as in
+    :func:`case_scores`. :func:`lits_helpers.result_plots.uncertainty_plot` draws it.
     """
-    named = _named(runs)
-    rows = []
-    for score in scores:
-        tables = {name: _by_volume(found, score) for name, found in named.items()}
-        if (paired := _paired(tables)) is not None:
-            tables["{1} - {0}".format(*tables)] = paired
-        rows += [
-            {"run": name, "score": score, **asdict(describe(table.score, patients=table.patient))}
-            for name, table in tables.items()
+    return pd.DataFrame(
+        [
+            {"score": score, "run": name, **asdict(describe(table.score, patients=table.patient))}
+            for score in scores
+            for name, table in case_scores(runs, score=score).items()
         ]
-    return pd.DataFrame(rows)
-
-
-def _paired(tables: dict[object, pd.DataFrame]) -> pd.DataFrame | None:
-    """Second less first, of exactly two runs on the same volumes."""
-    if len(tables) != 2:
-        return None
-    first, second = tables.values()
-    if len(first.index.symmetric_difference(second.index)):
-        return None
-    return first.assign(score=second.score - first.score)
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import time
 
 from .files import DataError, collected_error, shown
 from .settings import PROFILES, Settings, load_settings
@@ -208,7 +209,7 @@ def _evaluate(settings: Settings, options: argparse.Namespace) -> None:
     from .index import load_slices
     from .inference import evaluate_slices, predict_slices
     from .scoring import patient_scores, summary
-    from .training import load_checkpoint, run_folder, split_name
+    from .training import load_checkpoint, read_history, run_folder, split_name
 
     if options.model:
         model = load_checkpoint(options.model, settings.image_size)
@@ -220,7 +221,9 @@ def _evaluate(settings: Settings, options: argparse.Namespace) -> None:
         tested = table[table.split == "test"]
         words = f"test slices of the {split_name(table)}"
     cache = decode_slices(table, settings.image_size, settings.output_root)
+    started = time.perf_counter()
     probabilities = predict_slices(model, cache, tested)
+    seconds = time.perf_counter() - started
     scores = evaluate_slices(tested, probabilities)
     print(f"\n{settings.data_label}: {words}; threshold 0.30, native resolution\n")
     print(summary(scores).round(3).to_string(index=False, na_rep="-"))
@@ -230,7 +233,12 @@ def _evaluate(settings: Settings, options: argparse.Namespace) -> None:
 
         page = settings.output_root / "results" / "report.html"
         found = evaluate(tested, probabilities)
-        print(f"\npage: {shown(write_report(page, settings, tested, probabilities, found, tested=words))}")
+        times = {"prediction": f"{seconds:.1f} s for {len(tested)} slices"}
+        if not options.model:
+            history = read_history(run_folder(settings, table))
+            times["training"] = f"{history.seconds.sum():.0f} s for {len(history)} epochs"
+        write_report(page, settings, tested, probabilities, found, tested=words, times=times)
+        print(f"\npage: {shown(page)}")
 
 
 def _predict(settings: Settings, options: argparse.Namespace) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -133,6 +133,7 @@ def write_report(
     found: Evaluation,
     *,
     tested: str,
+    times: Mapping[str, str] | None = None,
 ) -> Path:
     """Write an evaluation as one self-contained HTML page.
 
@@ -147,6 +148,8 @@ def write_report(
     found : Evaluation
     tested : str
         What was tested, for the title: "test slices of the patient split".
+    times : mapping, optional
+        How long what took, in words: "training", "prediction".
 
     Returns
     -------
@@ -205,7 +208,7 @@ def write_report(
     keys = table[["volume", "slice"]].astype(str).agg("-".join, axis=1)
     facts = {
         "data": settings.data_label, "tested": f"{tested}: {len(table)} slices of {table.volume.nunique()} volumes",
-        "threshold": found.threshold, "tested slices, hash": fingerprint([], *keys),
+        "threshold": found.threshold, "tested slices, hash": fingerprint([], *keys), **(times or {}),
         **{field.name: _plain(getattr(settings, field.name)) for field in fields(settings)},
     }
     title = f"Liver tumour segmentation: {tested}" + (" (synthetic phantom)" if settings.is_synthetic else "")

@@ -118,25 +118,27 @@ truth_small = (cache.labels[cache.positions(test)] == masks.TUMOUR).astype(np.fl
 batches = [slice(start, start + settings.batch_size) for start in range(0, len(test), settings.batch_size)]
 keras_average = np.mean([float(metrics.dice_coef(truth_small[b], test_probabilities[b, ..., None])) for b in batches])
 of_lesions = cases.lesion_rows(inference.volume_cases(test, test_probabilities))
-iou = of_lesions.iou[of_lesions.side == "truth"]
-dice = found.slices.dice
-six = pd.DataFrame(
-    [
-        ("per slice, both empty left out", dice.mean(), dice.notna().sum(), "slices"),
-        ("per slice, both empty = 1", dice.fillna(1).mean(), len(dice), "slices"),
-        ("per slice, both empty = 0", dice.fillna(0).mean(), len(dice), "slices"),
-        ("per case, both empty left out", found.cases.tumour_dice.mean(), found.cases.tumour_dice.notna().sum(), "cases"),
-        ("pooled over all voxels", cases.pooled(found.cases)["tumour_dice"], len(found.cases), "cases"),
-        ("per lesion, missed = 0", (2 * iou / (1 + iou)).mean(), len(iou), "lesions"),
-        ("Keras: mean over batches, smoothed", keras_average, len(batches), "batches"),
-    ],
-    columns=["Dice", "value", "n", "of"],
-)
-six.round(3)
+true_lesions = of_lesions[of_lesions.side == "truth"]
+lesion_dice = 2 * true_lesions.iou / (1 + true_lesions.iou)
+dice, scored_cases = found.slices.dice, found.cases
+parts = np.stack([2 * scored_cases.tumour_shared_voxels, scored_cases.tumour_truth_voxels + scored_cases.tumour_predicted_voxels], 1)
+
+# %%
+six = {
+    "per slice, both empty left out": uncertainty.describe(dice, patients=found.slices.volume),
+    "per slice, both empty = 1": uncertainty.describe(dice.fillna(1), patients=found.slices.volume),
+    "per slice, both empty = 0": uncertainty.describe(dice.fillna(0), patients=found.slices.volume),
+    "per case, both empty left out": uncertainty.describe(scored_cases.tumour_dice, patients=scored_cases.volume),
+    "pooled over all voxels": uncertainty.describe(parts, patients=scored_cases.volume),
+    "per lesion, missed = 0": uncertainty.describe(lesion_dice, patients=true_lesions.volume),
+}
+rows = [{"Dice": name, "value": one.value, "low": one.low, "high": one.high, "n": one.cases, "patients": one.patients} for name, one in six.items()]
+rows.append({"Dice": "Keras: mean over batches, smoothed", "value": keras_average, "n": len(batches)})
+pd.DataFrame(rows).round(3)
 
 # %% [markdown]
 # One network, one set of slices, one threshold (the Keras value uses probabilities at the network's
-# resolution). Whoever reports "the" Dice has chosen a row. *Per case* and *per lesion* speak of patients;
+# resolution, and has no patients to draw intervals from). Whoever reports "the" Dice has chosen a row. *Per case* and *per lesion* speak of patients;
 # *pooled* is ruled by the largest tumours; *both empty = 1* rewards slices without anything in them.
 
 # %% [markdown]
@@ -170,7 +172,7 @@ evaluation.case_summary(found.cases).round(2)
 pooled = cases.pooled(found.cases)
 print(f"{pooled['lesions']} lesions in {pooled['cases']} cases: recall {pooled['recall_any']:.2f}, precision {pooled['precision_any']:.2f}"
       f" at one shared voxel; {pooled['recall_half']:.2f} and {pooled['precision_half']:.2f} at IoU over 0.5")
-lesions.recall_by_size(of_lesions[of_lesions.side == "truth"]).round(2)
+lesions.recall_by_size(true_lesions).round(2)
 
 # %% [markdown]
 # On the phantom no lesion is small, although small ones were drawn: its masks are in the report's coding, which

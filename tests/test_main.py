@@ -108,6 +108,7 @@ def test_train_evaluate_and_predict_follow_each_other(run, tmp_path, slice_folde
     page = (tmp_path / "out" / "results" / "report.html").read_text()
     assert status == 0 and "report.html" in out
     assert "test slices of the patient split" in page and "Where it fails" in page
+    assert re.search(r"<dt>training</dt><dd>\d+ s for 1 epochs</dd>", page)
     for path in slice_folder.rglob("*_mask.jpg"):
         path.unlink()
     status, out, _ = run("predict", "--model", str(model))

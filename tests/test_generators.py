@@ -1,7 +1,12 @@
 import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
 
 import cv2
 import numpy as np
+import pandas as pd
 import pytest
 
 from lits_helpers import generators
@@ -60,6 +65,57 @@ def test_a_cache_that_another_process_finished_first_is_taken(table, cache, tmp_
     generators._write_cache(table, 32, folder)
     assert list((tmp_path / "out" / "cache").iterdir()) == [folder]
     assert (folder / "images.npy").stat().st_ino == before
+
+
+DECODE_AND_SHOW = """
+import os, sys
+from pathlib import Path
+import pandas as pd
+from lits_helpers import generators
+
+class SlowPool(generators.ThreadPoolExecutor):  # so that both processes are sure to be at it
+    def map(self, *arguments):
+        print("started", flush=True)
+        sys.stdin.readline()
+        return super().map(*arguments)
+
+generators.ThreadPoolExecutor = SlowPool
+os.getpid = lambda: 7  # as in two containers with one output folder
+cache = generators.decode_slices(pd.read_pickle(sys.argv[1]), 32, Path(sys.argv[2]))
+print(int(cache.images.sum()), int(cache.labels.sum()), flush=True)
+sys.stdin.readline()
+"""
+
+
+def test_two_processes_that_decode_at_once_share_one_whole_cache(table, tmp_path):
+    table.to_pickle(tmp_path / "table.pkl")
+    command = [sys.executable, "-c", DECODE_AND_SHOW, tmp_path / "table.pkl", tmp_path / "two"]
+    both = [
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    try:
+        assert [process.stdout.readline() for process in both] == ["started\n"] * 2
+        for process in both:
+            print(file=process.stdin, flush=True)
+        shown = [process.stdout.readline() for process in both]
+        alone = decode_slices(table, 32, tmp_path / "alone")
+        assert shown == [f"{alone.images.sum()} {alone.labels.sum()}\n"] * 2
+        (folder,) = (tmp_path / "two" / "cache").iterdir()  # nothing half written beside it
+        if Path("/proc/self/maps").exists():
+            for process in both:  # the same file is mapped by both, so the memory is shared
+                assert str(folder / "images.npy") in Path(f"/proc/{process.pid}/maps").read_text()
+    finally:
+        for process in both:
+            process.communicate("\n", timeout=30)
+    assert [process.returncode for process in both] == [0, 0]
+
+
+def test_the_size_of_the_cache_is_announced(table, tmp_path, monkeypatch):
+    titles = []
+    monkeypatch.setattr(generators, "tqdm", lambda work, desc, **_: titles.append(desc) or work)
+    decode_slices(table, 512, tmp_path / "out")
+    assert titles == ["decoding to 17 MB"]  # 16 slices of 512x512 pixels, three bytes and one each
 
 
 def test_a_full_disk_is_told_before_decoding(table, tmp_path, monkeypatch):
@@ -257,3 +313,20 @@ def test_intensities_do_not_depend_on_the_threads(table, cache, monkeypatch):
         monkeypatch.setattr(os, "cpu_count", lambda: 4)
         passes.append(collected(batches(cache, table, 3, augmentation=LOUD, seed=2)))
     assert (passes[0][0] == passes[1][0]).all()
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other allocators are left as they are")
+def test_later_batches_are_made_in_the_memory_of_earlier_ones(table):
+    import resource
+
+    cache = SliceCache(np.zeros((16, 128, 128, 3), np.uint8), np.zeros((16, 128, 128), np.uint8),
+                       pd.Index(table.image_path))
+    data = batches(cache, pd.concat([table] * 8), 16, augmentation=Augmentation(), seed=1)
+    faults = []
+    for _ in range(6):
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        for _ in data:
+            pass
+        faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+    # The images alone of its eight batches, 3 MB each as floats, are 6,144 pages of 4 kB.
+    assert min(faults) < 1000

@@ -48,6 +48,7 @@ def test_every_command_explains_itself(command, capsys):
         "evaluate": ["--model", "--split", "--skip-problems", "--report"],
         "crossvalidate": ["--folds", "--epochs", "--minutes", "--skip-problems"],
         "predict": ["--model", "--series", "--dicom-seg"],
+        "export": ["--model", "--format"],
         "convert": ["--jpeg", "--skip-problems"],
     }
     assert all(option in words for option in ["--data", "--output", "--profile", *own.get(command, [])])
@@ -165,6 +166,26 @@ def test_volumes_are_converted_and_predicted(run, volume_folder, tmp_path, untra
     with pytest.warns(UserWarning, match="no tumour found"):  # by a network that knows nothing yet
         status, out, _ = run("predict", "--model", untrained, "--dicom-seg", str(series), data=volume_folder)
     assert status == 0 and out.strip().endswith("_prediction.nii.gz")
+
+
+@pytest.mark.parametrize(("format", "ending"), [("openvino", ".xml"), ("onnx", ".onnx")])
+def test_an_exported_network_predicts_like_the_one_it_was_made_from(run, untrained, tmp_path, format, ending):
+    status, out, _ = run("export", "--model", untrained, "--format", format)
+    [written] = (tmp_path / "out" / "exported").glob(f"*-untrained{ending}")
+    assert status == 0 and written.name in out
+    assert re.search(r"differ by 0\.0\d+ at most, masks at 0.30 in \d+ of \d", out)
+    listed = []
+    for model in (untrained, str(written)):
+        assert run("predict", "--model", model)[0] == 0
+        listed.append(pd.read_csv(tmp_path / "out" / "predictions" / "predictions.csv"))
+    assert listed[1].highest_probability.tolist() == pytest.approx(listed[0].highest_probability.tolist(), abs=0.01)
+
+
+def test_exporting_nothing_says_what_to_do(run):
+    status, _, err = run("export", "--model", "nothing.keras")
+    assert status == 2 and "nothing.keras: no such checkpoint" in err
+    status, _, err = run("predict", "--model", "nothing.onnx")
+    assert status == 2 and "nothing.onnx: no such file, export" in err
 
 
 def test_a_scan_that_cannot_be_read_does_not_stop_the_others(run, volume_folder, untrained, tmp_path):

@@ -137,7 +137,7 @@ def undeclared(paths: list[Path], declared: list[str]) -> dict[str, str]:
 
 def test_the_package_imports_only_what_it_requires_or_an_optional_extra_brings():
     paths = [p for p in (ROOT / "lits_helpers").glob("*.py") if p.name not in DEMO]
-    assert undeclared(paths, PROJECT["dependencies"] + EXTRAS["dicom"] + EXTRAS["cluster"]) == {}
+    assert undeclared(paths, PROJECT["dependencies"] + EXTRAS["dicom"] + EXTRAS["cluster"] + EXTRAS["export"]) == {}
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "lits_helpers").glob("*.py")), ids=lambda path: path.name)
@@ -146,7 +146,7 @@ def test_packages_of_an_optional_extra_are_imported_inside_functions_only(path):
     at_import = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
     names = {alias.name for node in at_import if isinstance(node, ast.Import) for alias in node.names}
     names |= {node.module for node in at_import if isinstance(node, ast.ImportFrom) and node.level == 0}
-    assert {name.split(".")[0] for name in names} & {"pydicom", "highdicom", "dask", "distributed"} == set()
+    assert {name.split(".")[0] for name in names} & {"pydicom", "highdicom", "dask", "distributed", "openvino", "tf2onnx"} == set()
 
 
 def test_notebooks_and_the_demo_import_only_what_the_notebooks_extra_brings():
@@ -232,7 +232,7 @@ def test_the_readme_shows_both_commands_and_the_conda_way():
 ORDER = (
     "files", "parallel", "settings", "windows", "pictures", "dicom", "dicom_masks", "volumes", "conversion", "anatomy", "phantom", "codings", "detective", "masks", "phantom_layouts", "data_files",
     "layouts", "index", "splits", "duplicates", "audit", "augmentation",
-    "generators", "model", "metrics", "training", "uncertainty", "scoring", "distances", "lesions", "cases", "failures", "postprocessing", "crf", "effects", "baselines", "comparability", "inference", "crossvalidation", "drawing", "plots", "data_plots", "result_plots", "html_report", "evaluation",
+    "generators", "model", "metrics", "training", "uncertainty", "scoring", "distances", "lesions", "cases", "failures", "postprocessing", "crf", "effects", "baselines", "comparability", "inference", "export", "crossvalidation", "drawing", "plots", "data_plots", "result_plots", "html_report", "evaluation",
     "widgets", "demo", "__main__",
 )
 

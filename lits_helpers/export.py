@@ -121,7 +121,6 @@ class ExportedModel:
         self._openvino = _openvino()
         self._compiled = self._openvino.Core().compile_model(network, "CPU", hint)
         self.precision = self._compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
-        self.precision = {"bfloat16": "bf16", "float16": "f16"}.get(self.precision, "f32")
         self.input_shape, self.output_shape = (
             tuple(None if side.is_dynamic else side.get_length() for side in port.get_partial_shape())
             for port in (network.input(), network.output())

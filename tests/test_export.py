@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -67,6 +68,14 @@ def test_in_the_processors_precision_it_says_nearly_the_same(files, images, expe
     found = export.load_exported(files[format]).predict_on_batch(images / np.float32(255))
     assert found == pytest.approx(expected, abs=0.03)
     assert ((found > 0.30) != (expected > 0.30)).mean() < 0.02
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_it_computes_in_bfloat16_where_the_processor_does(files, format):
+    flags = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
+    if "avx512_bf16" not in flags:
+        pytest.skip("this processor has no bfloat16 instructions")
+    assert export.load_exported(files[format]).precision == "bf16"
 
 
 def test_an_onnx_file_is_valid_and_says_the_same_in_an_independent_runtime(files, images, expected):

@@ -8,14 +8,14 @@ A run folder belongs to one choice of settings, data and split, and holds
 - ``last/epoch-001.keras``: network and optimizer after the last finished epoch, to go on from,
 - ``split.csv`` and ``run.json``: which slices were used, and how.
 
-Each file is written under another name and moved, so that a run killed at any moment goes on from
-its last finished epoch.
+A run killed at any moment goes on from its last finished epoch (:mod:`lits_helpers.runs`) and ends
+as if it had not been: optimizer and loss scale are in the state, the schedule follows from the
+history, and batches from the seed and the number of the epoch. Nothing else is random.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import json
+import gc
 import time
 from pathlib import Path
 
@@ -25,18 +25,34 @@ import pandas as pd
 import tensorflow as tf
 from tqdm.auto import tqdm
 
-from . import __version__, metrics
+from . import metrics
 from .augmentation import Augmentation
-from .files import DataError, atomic_path, fingerprint, shown
-from .generators import batches, decode_slices
+from .devices import precision_policy, strategy, train_in_parts
+from .files import DataError, atomic_path, require_free_space, shown
+from .generators import SliceCache, batches, decode_slices
 from .model import unet
+from .runs import (
+    MONITORED,
+    REPORT_AUGMENTATION,
+    load_checkpoint,
+    parts_per_batch,
+    read_history,
+    run_folder,
+    settle,
+    split_name,
+    state_path,
+    write_description,
+)
 from .settings import Settings
-from .splits import check_patient_split, save_split
+from .splits import save_split
 
-MONITORED = "val_loss"
+__all__ = [
+    "SCHEDULES", "compiled_unet", "is_finished", "load_checkpoint", "precision_policy", "read_history",
+    "run_folder", "split_name", "train",
+]
+
 # Ours: twice the plateau's patience, so that a lowered rate gets its chance first.
 EARLY_STOPPING_PATIENCE = 10
-REPORT_AUGMENTATION = Augmentation()
 # "plateau" is what the report used, "step" what it defined besides (its section 4.4); "cosine" is
 # ours: a short run ends at a small learning rate without waiting for a plateau, and starts at one,
 # because at full rate the first steps on real slices drove the network to predict nothing at all.
@@ -54,39 +70,6 @@ SCHEDULES = {
         * (1 + np.cos(np.pi * epoch / settings.epochs)) / 2
     ),
 }
-
-
-def precision_policy() -> tuple[str, str]:
-    """The Keras dtype policy that this machine gains from, and why.
-
-    Returns
-    -------
-    policy, reason : str
-        ``mixed_bfloat16`` on GPUs from compute capability 8 and CPUs with bfloat16 arithmetic,
-        ``mixed_float16`` on GPUs of capability 7 (a T4), else ``float32``.
-    """
-    gpus = tf.config.list_physical_devices("GPU")
-    if gpus:
-        capability = tf.config.experimental.get_device_details(gpus[0]).get("compute_capability", (0, 0))
-        words = f"GPU of compute capability {capability[0]}.{capability[1]}"
-        if capability >= (8, 0):
-            return "mixed_bfloat16", f"{words} has bfloat16 units"
-        if capability >= (7, 0):
-            return "mixed_float16", f"{words} has float16 units; losses are scaled"
-        return "float32", f"{words} has no 16-bit units"
-    try:
-        flags = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        flags = ""
-    if "avx512_bf16" in flags or "amx_bf16" in flags:
-        return "mixed_bfloat16", "CPU with bfloat16 instructions"
-    return "float32", "CPU without bfloat16 instructions"
-
-
-def _strategy() -> tf.distribute.Strategy:
-    """All GPUs of this machine side by side, where there are several."""
-    several = len(tf.config.list_physical_devices("GPU")) > 1
-    return tf.distribute.MirroredStrategy() if several else tf.distribute.get_strategy()
 
 
 def compiled_unet(settings: Settings) -> keras.Model:
@@ -126,27 +109,6 @@ def compiled_unet(settings: Settings) -> keras.Model:
     return model
 
 
-def run_folder(
-    settings: Settings, table: pd.DataFrame, augmentation: Augmentation = REPORT_AUGMENTATION
-) -> Path:
-    """Where the run with these settings, split and augmentation lies, below the output root."""
-    choices = dataclasses.asdict(settings)
-    del choices["output_root"], choices["data_root"], choices["epochs"]
-    rows = table[["image_path", "split"]].to_csv(index=False)
-    key = fingerprint([*table.image_path, *table.mask_path], sorted(choices.items()), augmentation, rows)
-    kind = split_name(table).partition(" ")[0]
-    return settings.output_root / "runs" / f"{settings.profile}-{kind}-{key[:8]}"
-
-
-def split_name(table: pd.DataFrame) -> str:
-    """``"patient split"`` or, where a volume lies on two sides, ``"slice split: leaks"``."""
-    try:
-        check_patient_split(table)
-    except DataError:
-        return "slice split: leaks"
-    return "patient split"
-
-
 def train(
     settings: Settings,
     table: pd.DataFrame,
@@ -166,6 +128,10 @@ def train(
     minutes : float, optional
         Stop before the epoch that would pass this time; the next call goes on.
 
+    Where the batch does not fit the memory of a GPU, it is halved, said aloud and remembered in
+    the run folder: gradients of its parts are added up, and steps and schedule stay what they were
+    (:func:`lits_helpers.devices.train_in_parts` says what does not).
+
     Returns
     -------
     Path
@@ -174,32 +140,62 @@ def train(
     Raises
     ------
     DataError
-        If a split is missing, a file cannot be read or written, or the validation loss is no
-        number any more; the epochs before stay.
+        If a split is missing, a file cannot be read or written, the disk too full for another
+        epoch, the memory too small for a single slice, or the validation loss no number any
+        more; the epochs before stay.
     """
     if settings.schedule not in SCHEDULES:
         raise DataError(f"schedule is {settings.schedule!r}: choose from {sorted(SCHEDULES)}")
+    deadline = np.inf if minutes is None else time.monotonic() + 60 * minutes
     folder = run_folder(settings, table, augmentation)
-    history = read_history(folder)
-    if is_finished(history, settings.epochs):
+    settle(folder)
+    if is_finished(read_history(folder), settings.epochs):
         return folder
-    keras.utils.set_random_seed(settings.seed)
     policy, reason = precision_policy()
     print(f"{policy}: {reason}. Run folder: {shown(folder)}")
     save_split(table, folder / "split.csv")
-    _write_description(folder, settings, table, policy)
-
     cache = decode_slices(table, settings.image_size, settings.output_root)
+    parts, devices = parts_per_batch(folder), strategy()
+    most_parts = -(-settings.batch_size // devices.num_replicas_in_sync)
+    while True:
+        write_description(folder, settings, table, policy=policy, parts=parts)
+        try:
+            _fit(settings, table, cache, folder, devices, augmentation=augmentation, parts=parts, deadline=deadline)
+            return folder
+        except tf.errors.ResourceExhaustedError as error:
+            if parts >= most_parts:
+                raise DataError(
+                    f"out of memory with one slice at a time, {settings.image_size} x {settings.image_size} "
+                    f"and {settings.filters} filters: take fewer of either, or end what else uses the GPU"
+                ) from error
+        # Out of the except block: the error keeps the network that did not fit in memory.
+        gc.collect()
+        parts = min(2 * parts, most_parts)
+        print(
+            f"out of memory: batches of {settings.batch_size} are taken in {parts} parts from here on. Steps and "
+            "schedule stay; batch normalisation and Dice in the loss see a part, so scores can differ a little"
+        )
+
+
+def _fit(
+    settings: Settings, table: pd.DataFrame, cache: SliceCache, folder: Path, devices: tf.distribute.Strategy,
+    *, augmentation: Augmentation, parts: int, deadline: float,
+) -> None:
+    """Train from the last finished epoch on, until the last, the deadline or early stopping."""
+    history = read_history(folder)
+    keras.utils.set_random_seed(settings.seed)
     sides = {side: table[table.split == side] for side in ("train", "validation")}
     training = batches(
         cache, sides["train"], settings.batch_size,
         augmentation=augmentation, balanced=True, seed=settings.seed, first_epoch=len(history),
     )
-    with _strategy().scope():
+    with devices.scope():
         if len(history):
-            model = load_checkpoint(_last(folder, len(history)), settings.image_size)
+            model = load_checkpoint(state_path(folder, len(history)), settings.image_size)
         else:
             model = compiled_unet(settings)
+    if parts > 1:
+        train_in_parts(model, parts)
     stopping = keras.callbacks.EarlyStopping(MONITORED, patience=EARLY_STOPPING_PATIENCE)
     adapting = [stopping, SCHEDULES[settings.schedule](settings)]
     model.fit(
@@ -207,11 +203,10 @@ def train(
         validation_data=batches(cache, sides["validation"], settings.batch_size),
         initial_epoch=len(history),
         epochs=settings.epochs,
-        callbacks=[*adapting, _RunFolder(folder, history, adapting, minutes)],
+        callbacks=[*adapting, _RunFolder(folder, history, adapting, deadline)],
         shuffle=False,  # the batches are shuffled already; else Keras warns
         verbose=0,
     )
-    return folder
 
 
 class _RunFolder(keras.callbacks.Callback):
@@ -224,14 +219,14 @@ class _RunFolder(keras.callbacks.Callback):
         Rows of the epochs that were finished before.
     adapting : list of Callback
         Whose state follows from the history alone, so it is rebuilt by showing that to them.
-    minutes : float or None
+    deadline : float
+        Of ``time.monotonic``, in seconds.
     """
 
-    def __init__(self, folder, history, adapting, minutes):
+    def __init__(self, folder, history, adapting, deadline):
         super().__init__()
-        self.folder, self.adapting = folder, adapting
+        self.folder, self.adapting, self.deadline = folder, adapting, deadline
         self.rows = history.to_dict("records")
-        self.deadline = np.inf if minutes is None else time.monotonic() + 60 * minutes
 
     def on_train_begin(self, logs=None):
         rate = self.model.optimizer.learning_rate.numpy()
@@ -243,10 +238,16 @@ class _RunFolder(keras.callbacks.Callback):
         self.model.optimizer.learning_rate = rate
         # A compiled model's weight file holds the optimizer too: three times the size.
         self.weights_only = keras.Model(self.model.inputs, self.model.outputs)
+        self._require_space()
         steps, epochs = self.params["steps"], self.params["epochs"]
         self.bar = tqdm(
             total=steps * epochs, initial=steps * len(self.rows), desc="training", unit="step"
         )
+
+    def _require_space(self):
+        """For the files of an epoch. HDF5 on a full disk can crash the process instead of failing."""
+        # Bytes a parameter: 4 in the weights, 12 with Adam's two moments in state and best network.
+        require_free_space(self.folder, 28 * self.model.count_params() + 1_000_000)
 
     def on_epoch_begin(self, epoch, logs=None):
         self.started = time.monotonic()
@@ -265,21 +266,18 @@ class _RunFolder(keras.callbacks.Callback):
                 f"{self.folder}: {MONITORED} is {row[MONITORED]} after epoch {number}, the network "
                 f"diverged: take a smaller learning_rate than {self.rate:g}"
             )
-        is_best = all(row[MONITORED] < earlier[MONITORED] for earlier in self.rows)
         self.rows.append(row)
         self.bar.set_postfix(epoch=number, val_loss=row[MONITORED], val_dice=row["val_pooled_dice"])
 
+        self._require_space()
         with atomic_path(self.folder / "weights" / f"epoch-{number:03d}.weights.h5") as temporary:
             self.weights_only.save_weights(temporary)
-        if is_best:
-            with atomic_path(self.folder / "best.keras") as temporary:
-                self.model.save(temporary)
+        with atomic_path(state_path(self.folder, number)) as temporary:
+            self.model.save(temporary)
+        # The epoch is finished with its row, whose state is there; what follows from both, settle does.
         with atomic_path(self.folder / "history.csv") as temporary:
             pd.DataFrame(self.rows).to_csv(temporary, index=False)
-        # Last of all: an epoch counts as finished when its state is there to go on from.
-        with atomic_path(_last(self.folder, number)) as temporary:
-            self.model.save(temporary)
-        _last(self.folder, number - 1).unlink(missing_ok=True)
+        settle(self.folder)
 
         if number < self.params["epochs"] and now + (now - self.started) > self.deadline:
             self.model.stop_training = True
@@ -287,10 +285,6 @@ class _RunFolder(keras.callbacks.Callback):
 
     def on_train_end(self, logs=None):
         self.bar.close()
-
-
-def _last(folder: Path, epoch: int) -> Path:
-    return folder / "last" / f"epoch-{epoch:03d}.keras"
 
 
 def is_finished(history: pd.DataFrame, epochs: int) -> bool:
@@ -301,68 +295,3 @@ def is_finished(history: pd.DataFrame, epochs: int) -> bool:
     return len(history) >= epochs or since_best >= EARLY_STOPPING_PATIENCE
 
 
-def read_history(folder: Path) -> pd.DataFrame:
-    """The finished epochs of a run folder, a row each; no rows where there are none.
-
-    Columns: epoch (from 1), loss, val_loss, accuracy, dice_coef, iou, pooled_dice, pooled_iou,
-    each with its ``val_`` twin, learning_rate, seconds. The metrics are those of
-    :mod:`lits_helpers.metrics`; accuracy is the share of pixels on the right side of 0.5.
-    """
-    path = Path(folder) / "history.csv"
-    history = pd.read_csv(path) if path.exists() else pd.DataFrame()
-    # A run killed between writing the history and the state has one row too many.
-    finished = [n for n in range(len(history), 0, -1) if _last(Path(folder), n).exists()]
-    return history[: finished[0] if finished else 0]
-
-
-def load_checkpoint(path: Path, image_size: int) -> keras.Model:
-    """Load a network that :func:`train` saved; code hidden in the file is not run.
-
-    Parameters
-    ----------
-    path : Path
-        A ``.keras`` file.
-    image_size : int
-        Rows and columns that its input must have.
-
-    Raises
-    ------
-    DataError
-        If the file is missing, damaged, or holds another architecture.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise DataError(f"{path}: no such checkpoint, train first (notebook 03, or `train`)")
-    try:
-        model = keras.saving.load_model(path, safe_mode=True)
-    except Exception as error:  # Keras raises many kinds, from h5py's, zipfile's and its own
-        raise DataError(
-            f"{path}: not a checkpoint that can be loaded ({error}): train anew, or name another file"
-        ) from error
-    expected = (None, image_size, image_size, 3), (None, image_size, image_size, 1)
-    if (found := (model.input_shape, model.output_shape)) != expected:
-        raise DataError(
-            f"{path}: a network from {found[0]} to {found[1]}, expected {expected[0]} to "
-            f"{expected[1]}: it is of another profile or architecture, train anew"
-        )
-    return model
-
-
-def _write_description(
-    folder: Path, settings: Settings, table: pd.DataFrame, policy: str
-) -> None:
-    slices = table.groupby("split").size()
-    volumes = table.groupby("split").volume.nunique()
-    description = {
-        "data": settings.data_label,
-        "split": split_name(table),
-        "slices": slices.to_dict(),
-        "volumes": volumes.to_dict(),
-        "dtype_policy": policy,
-        "versions": {
-            "lits_helpers": __version__, "tensorflow": tf.__version__, "keras": keras.__version__,
-        },
-        "settings": {name: str(value) for name, value in dataclasses.asdict(settings).items()},
-    }
-    with atomic_path(folder / "run.json") as temporary:
-        temporary.write_text(json.dumps(description, indent=2))

@@ -1,9 +1,9 @@
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from lits_helpers.splits import split_patients, split_slices
 from lits_helpers.model import unet
 from lits_helpers.settings import load_settings
 
-TINY = dict(image_size=32, filters=2, depth=2, batch_size=4, epochs=3)
+TINY = dict(image_size=32, filters=2, depth=1, batch_size=4, epochs=3)
 
 
 @pytest.fixture(autouse=True)
@@ -48,6 +48,13 @@ def same_curve(first, second):
     return first.shape == second.shape and np.allclose(first, second, rtol=1e-4, atol=1e-5)
 
 
+def same_weights(first, second):
+    """Whether the networks, and the optimizers, of two checkpoints agree to the last digit but one."""
+    first, second = (training.load_checkpoint(path, 32) for path in (first, second))
+    pairs = zip(first.variables + first.optimizer.variables, second.variables + second.optimizer.variables, strict=True)
+    return all(np.allclose(a, b, rtol=1e-5, atol=1e-6) for a, b in pairs)
+
+
 def scripted(monkeypatch, losses):
     """Let validation losses be those given, whatever the network does."""
 
@@ -56,37 +63,6 @@ def scripted(monkeypatch, losses):
             super().on_epoch_end(epoch, {**logs, "val_loss": losses[epoch]})
 
     monkeypatch.setattr(training, "_RunFolder", Scripted)
-
-
-@pytest.mark.parametrize(
-    ("capability", "policy"),
-    [((6, 0), "float32"), ((7, 5), "mixed_float16"), ((8, 0), "mixed_bfloat16"), ((12, 0), "mixed_bfloat16")],
-)
-def test_a_gpus_policy_follows_from_its_compute_capability(monkeypatch, capability, policy):
-    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: ["a GPU"])
-    details = {"compute_capability": capability}
-    monkeypatch.setattr(tf.config.experimental, "get_device_details", lambda gpu: details)
-    found, reason = training.precision_policy()
-    assert found == policy and f"{capability[0]}.{capability[1]}" in reason
-
-
-@pytest.mark.parametrize(
-    ("flags", "policy"),
-    [("avx2 avx512f", "float32"), ("avx2 avx512_bf16", "mixed_bfloat16"), ("amx_bf16", "mixed_bfloat16")],
-)
-def test_a_cpus_policy_follows_from_its_instructions(monkeypatch, flags, policy):
-    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [])
-    monkeypatch.setattr(Path, "read_text", lambda path: f"flags : {flags}")
-    assert training.precision_policy()[0] == policy
-
-
-def test_a_machine_that_does_not_tell_its_instructions_computes_in_float32(monkeypatch):
-    def unreadable(path):
-        raise FileNotFoundError(path)
-
-    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [])
-    monkeypatch.setattr(Path, "read_text", unreadable)
-    assert training.precision_policy()[0] == "float32"
 
 
 @pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16", "mixed_float16"])
@@ -112,7 +88,7 @@ def test_a_run_leaves_all_it_promises(settings, table):
     assert pd.read_csv(folder / "split.csv").split.value_counts().sum() == 16
     description = json.loads((folder / "run.json").read_text())
     assert description["split"] == "patient split" and description["volumes"]["test"] == 1
-    fresh = unet((32, 32, 3), filters=2, depth=2)
+    fresh = unet((32, 32, 3), filters=2, depth=1)
     fresh.load_weights(folder / "weights" / "epoch-003.weights.h5")
     last = training.load_checkpoint(folder / "last" / "epoch-003.keras", 32)
     for ours, theirs in zip(fresh.get_weights(), last.get_weights(), strict=True):
@@ -130,7 +106,7 @@ def test_seeds_have_run_folders_of_their_own_and_end_in_different_networks(setti
 def test_the_best_network_is_that_of_the_lowest_validation_loss(settings, table, monkeypatch):
     scripted(monkeypatch, [3, 1, 2])
     folder = training.train(settings, table)
-    expected = unet((32, 32, 3), filters=2, depth=2)
+    expected = unet((32, 32, 3), filters=2, depth=1)
     expected.load_weights(folder / "weights" / "epoch-002.weights.h5")
     found = training.load_checkpoint(folder / "best.keras", 32)
     assert all((a == b).all() for a, b in zip(found.get_weights(), expected.get_weights(), strict=True))
@@ -191,7 +167,7 @@ def test_a_plateau_is_replayed_at_the_rates_of_its_time(settings, tmp_path):
     rates = [1e-8] * 6 + [1e-9] * 5 + [1e-10]
     history = pd.DataFrame({"epoch": range(1, 13), "val_loss": 1.0, "learning_rate": rates})
     plateau = training.SCHEDULES["plateau"](settings)
-    saver = training._RunFolder(tmp_path, history, [plateau], minutes=None)
+    saver = training._RunFolder(tmp_path, history, [plateau], deadline=np.inf)
     model = training.compiled_unet(replace(settings, learning_rate=1e-10))
     for callback in (plateau, saver):
         callback.set_model(model)
@@ -202,24 +178,85 @@ def test_a_plateau_is_replayed_at_the_rates_of_its_time(settings, tmp_path):
     assert float(model.optimizer.learning_rate.numpy()) == pytest.approx(1e-10)
 
 
-def test_a_run_killed_between_history_and_state_repeats_that_epoch(settings, table, tmp_path, monkeypatch):
-    undisturbed = training.train(replace(settings, output_root=tmp_path / "other"), table)
-    saving = keras.Model.save
+# Forks for each moment: TensorFlow, imported once, has started nothing by then. What is patched
+# writes or moves to its second argument.
+KILLED = """
+import os, shutil, signal, sys
+from pathlib import Path
+import keras, pandas as pd, tensorflow as tf
+from lits_helpers import load_settings, training
+from lits_helpers.index import build_index
+from lits_helpers.splits import split_patients
 
-    def killed(self, path, *args, **kwargs):
-        if "epoch-002" in str(path):
-            raise KeyboardInterrupt
-        return saving(self, path, *args, **kwargs)
+MOMENTS = {
+    "in a batch": (training._RunFolder, "on_train_batch_end", "1"),
+    "in the weights": (keras.Model, "save_weights", "epoch-002.weights.h5"),
+    "after the weights": (os, "replace", "epoch-002.weights.h5"),
+    "in the state": (keras.Model, "save", "epoch-002.keras"),
+    "after the state": (os, "replace", "epoch-002.keras"),
+    "in the history": (pd.DataFrame, "to_csv", "history.csv"),
+    "after the history": (os, "replace", "history.csv"),
+    "in the best network": (shutil, "copy2", "best.keras"),
+    "after the best network": (os, "replace", "best.keras"),
+}
 
-    with monkeypatch.context() as patch:
-        patch.setattr(keras.Model, "save", killed)
-        with pytest.raises(KeyboardInterrupt):
-            training.train(settings, table)
-    folder = training.run_folder(settings, table)
-    assert len(pd.read_csv(folder / "history.csv")) == 2
-    assert training.read_history(folder).epoch.tolist() == [1]
-    training.train(settings, table)
-    assert same_curve(training.read_history(folder), training.read_history(undisturbed))
+def die_at(owner, attribute, name):
+    usual = getattr(owner, attribute)
+    def dying(*args, **kwargs):
+        if len(args) < 2 or not str(args[1]).endswith(name):
+            return usual(*args, **kwargs)
+        if owner is os:
+            usual(*args, **kwargs)
+        elif owner is not training._RunFolder:
+            Path(args[1]).write_bytes(b"half")
+        os.kill(os.getpid(), signal.SIGKILL)
+    setattr(owner, attribute, dying)
+
+data, output = map(Path, sys.argv[1:])
+for moment, where in MOMENTS.items():
+    shutil.copytree(output / "once", output / moment)
+    if not (child := os.fork()):
+        try:
+            tf.config.run_functions_eagerly(True)
+            s = load_settings(data_root=data, output_root=output / moment, **CHOICES)
+            table = split_patients(build_index(s.data_root, s.output_root))
+            die_at(*where)
+            training.train(s, table)
+        finally:
+            os._exit(1)
+    print(moment, os.waitpid(child, 0)[1], sep=":")
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="Windows has neither fork nor SIGKILL")
+def test_a_run_killed_at_any_moment_ends_like_an_undisturbed_one(settings, table, tmp_path):
+    changes = dict(learning_rate=0.02, momentum=0.5, prior=0.5)
+    settings = replace(settings, **changes)
+    undisturbed = training.train(replace(settings, output_root=tmp_path / "undisturbed"), table)
+    expected = training.read_history(undisturbed).drop(columns="seconds")
+    assert expected.val_loss.is_monotonic_decreasing  # so that each epoch writes a best network
+    training.train(replace(settings, output_root=tmp_path / "once"), table, minutes=0)
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED.replace("CHOICES", repr(TINY | changes)), settings.data_root, tmp_path],
+        capture_output=True, text=True, timeout=300,
+    )
+    deaths = dict(line.split(":") for line in done.stdout.splitlines() if line.count(":") == 1)
+    assert len(deaths) == 9, done.stderr
+    assert set(deaths.values()) == {str(int(signal.SIGKILL))}, deaths
+    finished = {}
+    for moment in deaths:
+        here = replace(settings, output_root=tmp_path / moment)
+        folder = training.run_folder(here, table)
+        finished[moment] = len(training.read_history(folder))
+        training.train(here, table)
+        pd.testing.assert_frame_equal(
+            training.read_history(folder).drop(columns="seconds"), expected, rtol=1e-6, obj=moment
+        )
+        for name in ("best.keras", "last/epoch-003.keras"):
+            assert same_weights(folder / name, undisturbed / name), (moment, name)
+        names = sorted(path.relative_to(folder) for path in folder.rglob("*"))
+        assert names == sorted(path.relative_to(undisturbed) for path in undisturbed.rglob("*")), moment
+    assert list(finished.values()) == [1] * 6 + [2] * 3
 
 
 def test_a_run_without_any_state_starts_anew(settings, table):
@@ -228,33 +265,6 @@ def test_a_run_without_any_state_starts_anew(settings, table):
     assert len(training.read_history(folder)) == 0
     training.train(settings, table)
     assert training.read_history(folder).epoch.tolist() == [1, 2, 3]
-
-
-def test_a_run_killed_by_the_system_goes_on(settings, table, tmp_path):
-    settings = replace(settings, epochs=4)
-    undisturbed = training.train(replace(settings, output_root=tmp_path / "other"), table)
-    script = f"""
-import tensorflow as tf
-from lits_helpers import load_settings, training
-from lits_helpers.index import build_index
-from lits_helpers.splits import split_patients
-tf.config.run_functions_eagerly(True)
-s = load_settings(data_root={str(settings.data_root)!r}, output_root={str(settings.output_root)!r},
-                  **{TINY | dict(epochs=4)!r})
-training.train(s, split_patients(build_index(s.data_root, s.output_root)))
-"""
-    folder = training.run_folder(settings, table)
-    process = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 90
-    while len(training.read_history(folder)) < 2 and time.monotonic() < deadline:
-        time.sleep(0.02)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    finished = len(training.read_history(folder))
-    assert 2 <= finished
-    training.train(settings, table)
-    assert same_curve(training.read_history(folder), training.read_history(undisturbed))
-    assert not list(folder.rglob(".writing-*")) or finished < 4
 
 
 def test_a_time_budget_stops_after_an_epoch_and_the_next_call_goes_on(settings, table, capsys):
@@ -297,23 +307,6 @@ def test_both_splits_train_in_folders_of_their_own(settings, table):
     assert "slice" in leaking.name and leaking != training.run_folder(settings, table)
 
 
-@pytest.mark.parametrize("change", [{"filters": 4}, {"seed": 1}, {"batch_size": 2}, {"schedule": "step"}])
-def test_other_choices_are_another_run(settings, table, change):
-    assert training.run_folder(replace(settings, **change), table) != training.run_folder(settings, table)
-
-
-def test_another_augmentation_is_another_run(settings, table):
-    bent = Augmentation(elastic=0.02)
-    assert training.run_folder(settings, table, bent) != training.run_folder(settings, table)
-
-
-def test_more_epochs_are_the_same_run_and_other_files_are_not(settings, table):
-    folder = training.run_folder(settings, table)
-    assert training.run_folder(replace(settings, epochs=99), table) == folder
-    os.utime(table.mask_path[0], ns=(1, 1))
-    assert training.run_folder(settings, table) != folder
-
-
 def test_an_unknown_schedule_is_named(settings, table):
     with pytest.raises(DataError, match="'linear'.*plateau"):
         training.train(replace(settings, schedule="linear"), table)
@@ -330,31 +323,51 @@ def test_the_cosine_starts_low_peaks_and_ends_near_zero(settings):
     assert np.argmax(rates) == 3 and rates[-1] < 0.01 * settings.learning_rate
 
 
-def a_checkpoint(folder, kind):
-    path = folder / "model.keras"
-    if kind == "garbage":
-        path.write_bytes(b"PK\3\4 no archive")
-    elif kind == "other size":
-        unet((64, 64, 3), filters=2, depth=2).save(path)
-    elif kind == "no segmentation":
-        keras.Sequential([keras.Input((32, 32, 3)), keras.layers.Flatten()]).save(path)
-    return path
+def with_memory_for(monkeypatch, slices):
+    """Let training steps of more slices at once run out of memory. Gives the list of those that did not."""
+    usual, taken = keras.Model.compute_loss, []
+
+    def limited(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        if training and len(x) > slices:
+            raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
+        if training:
+            taken.append(len(x))
+        return usual(self, x, y, y_pred, sample_weight, training)
+
+    monkeypatch.setattr(keras.Model, "compute_loss", limited)
+    return taken
 
 
-@pytest.mark.parametrize("kind", ["missing", "garbage", "other size", "no segmentation"])
-def test_a_checkpoint_that_does_not_fit_is_named(tmp_path, kind):
-    with pytest.raises(DataError, match="(?s)model.keras: .*train (first|anew)"):
-        training.load_checkpoint(a_checkpoint(tmp_path, kind), 32)
+def test_out_of_memory_halves_the_batch_aloud_and_keeps_steps_and_schedule(settings, table, tmp_path, monkeypatch, capsys):
+    undisturbed = training.train(replace(settings, output_root=tmp_path / "other"), table)
+    capsys.readouterr()
+    taken = with_memory_for(monkeypatch, slices=1)
+    folder = training.train(settings, table)
+    assert taken == [1] * 8 * 3  # slices times epochs
+    said = capsys.readouterr().out
+    assert [f"batches of 4 are taken in {parts} parts" in said for parts in (2, 4, 8)] == [True, True, False]
+    rates = [training.read_history(run).learning_rate.tolist() for run in (folder, undisturbed)]
+    steps = [training.load_checkpoint(run / "last/epoch-003.keras", 32).optimizer.iterations for run in (folder, undisturbed)]
+    assert rates[0] == rates[1] and int(steps[0]) == int(steps[1]) == 6
 
 
-def test_code_hidden_in_a_checkpoint_is_not_run(tmp_path):
-    trace = tmp_path / "trace"
-    spy = keras.layers.Lambda(eval(f"lambda x: (open({str(trace)!r}, 'w'), x[..., :1])[1]"))
-    keras.Sequential([keras.Input((32, 32, 3)), spy]).save(tmp_path / "model.keras")
-    trace.unlink()  # left by building the network here, so that the code is known to work
-    with pytest.raises(DataError, match="model.keras"):
-        training.load_checkpoint(tmp_path / "model.keras", 32)
-    assert not trace.exists()
+def test_a_run_that_was_out_of_memory_once_goes_on_in_parts(settings, table, monkeypatch):
+    folder = training.train(replace(settings, epochs=1), table)
+    first = training.read_history(folder)
+    with monkeypatch.context() as patch:
+        with_memory_for(patch, slices=2)
+        training.train(replace(settings, epochs=2), table)
+    taken = with_memory_for(monkeypatch, slices=4)
+    training.train(settings, table)
+    assert taken == [2] * 4
+    history = training.read_history(folder)
+    assert history.epoch.tolist() == [1, 2, 3] and history[:1].equals(first)
+
+
+def test_no_memory_for_a_single_slice_is_told(settings, table, monkeypatch):
+    with_memory_for(monkeypatch, slices=0)
+    with pytest.raises(DataError, match="one slice at a time, 32 x 32 and 2 filters: take fewer"):
+        training.train(settings, table)
 
 
 def test_a_full_disk_leaves_the_last_epoch_whole(settings, table, monkeypatch):
@@ -382,3 +395,17 @@ def test_training_names_what_is_missing(settings, table):
     with pytest.raises(DataError, match="at least one row"):
         training.train(settings, table[table.split != "validation"])
     assert files.shown(training.run_folder(settings, table))
+
+
+def test_a_disk_too_full_for_an_epoch_is_told_before_it_is_written_to(settings, table, monkeypatch):
+    """HDF5 crashes on it."""
+    folder = training.train(replace(settings, epochs=1), table)
+    before = sorted(path.name for path in folder.rglob("*"))
+    usage = shutil.disk_usage(folder)
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1_000_000))
+        with pytest.raises(DataError, match="make room, or set LITS_OUTPUT_ROOT"):
+            training.train(settings, table)
+    assert sorted(path.name for path in folder.rglob("*")) == before
+    training.train(settings, table)
+    assert len(training.read_history(folder)) == 3

@@ -1,0 +1,166 @@
+"""A run folder: which run it belongs to, what it holds, and how it is read after a kill at any moment.
+
+Each file is written under another name and moved. A row of ``history.csv`` makes an epoch a
+finished one: the state to go on from is written before it, and ``best.keras`` is copied from that
+state after it, so that :func:`settle` can always make up for what a kill left out.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import filecmp
+import json
+import os
+import re
+import shutil
+from contextlib import suppress
+from pathlib import Path
+
+import keras
+import numpy as np
+import pandas as pd
+import tensorflow as tf
+
+from . import __version__
+from . import metrics as _registered  # noqa: F401  saved networks name them
+from .augmentation import Augmentation
+from .files import DataError, atomic_path, fingerprint
+from .settings import Settings
+from .splits import check_patient_split
+
+MONITORED = "val_loss"
+REPORT_AUGMENTATION = Augmentation()
+
+
+def run_folder(
+    settings: Settings, table: pd.DataFrame, augmentation: Augmentation = REPORT_AUGMENTATION
+) -> Path:
+    """Where the run with these settings, split and augmentation lies, below the output root."""
+    choices = dataclasses.asdict(settings)
+    del choices["output_root"], choices["data_root"], choices["epochs"]
+    rows = table[["image_path", "split"]].to_csv(index=False)
+    key = fingerprint([*table.image_path, *table.mask_path], sorted(choices.items()), augmentation, rows)
+    kind = split_name(table).partition(" ")[0]
+    return settings.output_root / "runs" / f"{settings.profile}-{kind}-{key[:8]}"
+
+
+def split_name(table: pd.DataFrame) -> str:
+    """``"patient split"`` or, where a volume lies on two sides, ``"slice split: leaks"``."""
+    try:
+        check_patient_split(table)
+    except DataError:
+        return "slice split: leaks"
+    return "patient split"
+
+
+def state_path(folder: Path, epoch: int) -> Path:
+    """Where network and optimizer after an epoch (from 1) lie."""
+    return folder / "last" / f"epoch-{epoch:03d}.keras"
+
+
+def settle(folder: Path) -> None:
+    """Finish what a kill left unfinished: the best network, older states, files half written.
+
+    Half-written files of a process that still runs stay.
+    """
+    history = read_history(folder)
+    if finished := len(history):
+        last, best = state_path(folder, finished), folder / "best.keras"
+        if np.argmin(history[MONITORED]) == finished - 1 and not (best.exists() and filecmp.cmp(last, best)):
+            with atomic_path(best) as temporary:
+                shutil.copy2(last, temporary)  # its time as well: the same file at a glance
+        for epoch in range(1, finished):
+            state_path(folder, epoch).unlink(missing_ok=True)
+    for path in folder.rglob(".writing-*"):
+        writer = re.match(r"\.writing-(\d+)-", path.name)
+        if writer and not _runs(int(writer[1])):
+            with suppress(OSError):  # Windows keeps a file that is open
+                path.unlink()
+
+
+def _runs(process: int) -> bool:
+    """Whether another process of that number runs. On Windows, asking would end it: never."""
+    if os.name == "nt" or process == os.getpid():  # our own number, of a container before this one
+        return False
+    try:
+        os.kill(process, 0)  # sends nothing
+    except ProcessLookupError:
+        return False
+    except OSError:
+        pass  # it is another user's
+    return True
+
+
+def read_history(folder: Path) -> pd.DataFrame:
+    """The finished epochs of a run folder, a row each; no rows where there are none.
+
+    Columns: epoch (from 1), loss, val_loss, accuracy, dice_coef, iou, pooled_dice, pooled_iou,
+    each with its ``val_`` twin, learning_rate, seconds. The metrics are those of
+    :mod:`lits_helpers.metrics`; accuracy is the share of pixels on the right side of 0.5.
+    """
+    path = Path(folder) / "history.csv"
+    history = pd.read_csv(path) if path.exists() else pd.DataFrame()
+    # Without their state, epochs cannot be gone on from.
+    finished = [n for n in range(len(history), 0, -1) if state_path(Path(folder), n).exists()]
+    return history[: finished[0] if finished else 0]
+
+
+def load_checkpoint(path: Path, image_size: int) -> keras.Model:
+    """Load a network that :func:`train` saved; code hidden in the file is not run.
+
+    Parameters
+    ----------
+    path : Path
+        A ``.keras`` file.
+    image_size : int
+        Rows and columns that its input must have.
+
+    Raises
+    ------
+    DataError
+        If the file is missing, damaged, or holds another architecture.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise DataError(f"{path}: no such checkpoint, train first (notebook 03, or `train`)")
+    try:
+        model = keras.saving.load_model(path, safe_mode=True)
+    except Exception as error:  # Keras raises many kinds, from h5py's, zipfile's and its own
+        raise DataError(
+            f"{path}: not a checkpoint that can be loaded ({error}): train anew, or name another file"
+        ) from error
+    expected = (None, image_size, image_size, 3), (None, image_size, image_size, 1)
+    if (found := (model.input_shape, model.output_shape)) != expected:
+        raise DataError(
+            f"{path}: a network from {found[0]} to {found[1]}, expected {expected[0]} to "
+            f"{expected[1]}: it is of another profile or architecture, train anew"
+        )
+    return model
+
+
+def parts_per_batch(folder: Path) -> int:
+    """In how many parts this run takes each batch, since it ran out of memory; 1 is whole."""
+    path = folder / "run.json"
+    return json.loads(path.read_text()).get("parts_per_batch", 1) if path.exists() else 1
+
+
+def write_description(
+    folder: Path, settings: Settings, table: pd.DataFrame, *, policy: str, parts: int
+) -> None:
+    """Write ``run.json``: data, split, versions, settings, and how they were computed with."""
+    slices = table.groupby("split").size()
+    volumes = table.groupby("split").volume.nunique()
+    description = {
+        "data": settings.data_label,
+        "split": split_name(table),
+        "slices": slices.to_dict(),
+        "volumes": volumes.to_dict(),
+        "dtype_policy": policy,
+        "parts_per_batch": parts,
+        "versions": {
+            "lits_helpers": __version__, "tensorflow": tf.__version__, "keras": keras.__version__,
+        },
+        "settings": {name: str(value) for name, value in dataclasses.asdict(settings).items()},
+    }
+    with atomic_path(folder / "run.json") as temporary:
+        temporary.write_text(json.dumps(description, indent=2))

@@ -1,7 +1,8 @@
 """From the slice table to shuffled, augmented, batched training data.
 
 Every file is decoded once, into a cache on disk that is mapped into memory: bytes, not floats.
-An epoch after the first costs one affine warp a sample, and the machine's threads share that.
+An epoch after the first costs one affine warp a sample, about half of its time, and the change to
+floats; the machine's threads share that.
 """
 
 from __future__ import annotations
@@ -173,9 +174,9 @@ def _keep_freed_memory() -> None:
     TensorFlow (2.21, generator_dataset_op.cc) sets M_TRIM_THRESHOLD to 128 kB for the whole process
     when it first meets a generator. That also stops glibc from raising M_MMAP_THRESHOLD (mallopt's
     manual page), so that from then on every array of 128 kB and more is mapped afresh, faulted in page
-    by page, and given back: 0.1 to 0.4 ms of system time a pair of 256x256x3 on a virtual machine,
-    by its mood, beside 0.5 ms of work. The values here are the highest that glibc would have adjusted
-    itself to.
+    by page, and given back: about 0.1 ms of system time a pair of 256x256x3 on a virtual machine, in
+    some epochs 0.4, beside 0.5 ms of work. The values here are the highest that glibc would have
+    adjusted itself to.
     """
     with suppress(AttributeError, OSError, TypeError):  # macOS, Windows: another allocator
         mallopt = ctypes.CDLL(None).mallopt

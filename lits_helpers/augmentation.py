@@ -104,11 +104,10 @@ class Augmentation:
         used 10 pixels of 512, which is 0.02). The report claims elastic deformation but does not
         code it, so the default is 0. Cost 0.5 to 0.7 on top.
     brightness : float
-        The values are multiplied by 1 plus or minus up to this. 0.3 in nnU-Net [1]_, 0.25 in its
-        code [2]_. Brightness, contrast and gamma together are one look-up: cost 0.6.
+        The values are multiplied by 1 plus or minus up to this. 0.25 in nnU-Net's code
+        [1]_. Brightness, contrast and gamma together are one look-up: cost 0.6.
     contrast : float
-        The same for the distance of the values from their mean. 0.35 down and 0.5 up in nnU-Net,
-        0.25 in its code.
+        The same for the distance of the values from their mean. 0.25 in nnU-Net's code.
     gamma : float
         The values, in 0..1, are raised to a power between 1 / (1 + this) and 1 + this, either way
         equally often. nnU-Net's powers from 0.7 to 1.5 are 0.5.
@@ -118,7 +117,7 @@ class Augmentation:
         a slice's standard deviation is a third of it. The three channels, windows on one CT, get the
         same noise. Cost 0.7.
     blur : float
-        Highest standard deviation, in pixels, of a Gaussian. 1.5 in nnU-Net, 1 in its code. Cost 0.6.
+        Highest standard deviation, in pixels, of a Gaussian. 1 in nnU-Net's code. Cost 0.6.
     low_resolution : float
         Highest factor by which the slice is made coarser, and interpolated back; 1 is off. 2 in
         nnU-Net. Cost 0.6.
@@ -128,10 +127,10 @@ class Augmentation:
 
     References
     ----------
-    .. [1] Isensee et al. 2021, "nnU-Net: a self-configuring method for deep learning-based
-       biomedical image segmentation", Nature Methods 18, supplementary note on data augmentation.
-       Its values are of normalised CT, ours of windows in 8 bits, clipped at 0 and 255.
-    .. [2] github.com/MIC-DKFZ/nnUNet, nnUNetTrainer.get_training_transforms, version 2.
+    .. [1] github.com/MIC-DKFZ/nnUNet, nnUNetTrainer.get_training_transforms, version 2; the method
+       is Isensee et al. 2021, "nnU-Net: a self-configuring method for deep learning-based biomedical
+       image segmentation", Nature Methods 18. Its values are of normalised CT, ours of windows in 8
+       bits, clipped at 0 and 255.
     """
 
     rotation: float = 0.1

@@ -49,7 +49,8 @@ def strategy() -> tf.distribute.Strategy:
     Each takes its part of every batch. A step is then that of one GPU whose batch
     :func:`train_in_parts` cuts into as many parts, and differs from one on the whole batch in the
     two ways described there: batch normalisation and Dice see a part. (The running averages
-    follow the mean over the GPUs.)
+    follow the mean over the GPUs, so validation differs a little from that of parts as well.)
+    Tried on two logical CPU devices, not on GPUs.
     """
     several = len(tf.config.list_physical_devices("GPU")) > 1
     return tf.distribute.MirroredStrategy() if several else tf.distribute.get_strategy()

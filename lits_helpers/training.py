@@ -156,6 +156,11 @@ def train(
     save_split(table, folder / "split.csv")
     cache = decode_slices(table, settings.image_size, settings.output_root)
     parts, devices = parts_per_batch(folder), strategy()
+    if settings.batch_size % devices.num_replicas_in_sync:
+        raise DataError(
+            f"batch_size {settings.batch_size} does not divide among {devices.num_replicas_in_sync} GPUs: take a "
+            "multiple, or show TensorFlow fewer with CUDA_VISIBLE_DEVICES"
+        )
     most_parts = -(-settings.batch_size // devices.num_replicas_in_sync)
     while True:
         write_description(folder, settings, table, policy=policy, parts=parts)
@@ -189,6 +194,14 @@ def _fit(
         cache, sides["train"], settings.batch_size,
         augmentation=augmentation, balanced=True, seed=settings.seed, first_epoch=len(history),
     )
+    replicas, validation = devices.num_replicas_in_sync, sides["validation"]
+    if replicas > 1:
+        # TensorFlow wants equal parts, none empty: short training batches are left out, and the last
+        # validation slice is repeated. (Keras also looks at a first batch ahead of time here, so draws
+        # are those of one epoch later than on one GPU, in a resumed run as in an undisturbed one.)
+        training = training.take(max(1, len(sides["train"]) // settings.batch_size))
+        whole = -(-len(validation) // replicas) * replicas
+        validation = validation.iloc[np.minimum(np.arange(whole), len(validation) - 1)]
     with devices.scope():
         if len(history):
             model = load_checkpoint(state_path(folder, len(history)), settings.image_size)
@@ -200,7 +213,7 @@ def _fit(
     adapting = [stopping, SCHEDULES[settings.schedule](settings)]
     model.fit(
         training,
-        validation_data=batches(cache, sides["validation"], settings.batch_size),
+        validation_data=batches(cache, validation, settings.batch_size),
         initial_epoch=len(history),
         epochs=settings.epochs,
         callbacks=[*adapting, _RunFolder(folder, history, adapting, deadline)],

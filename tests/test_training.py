@@ -409,3 +409,39 @@ def test_a_disk_too_full_for_an_epoch_is_told_before_it_is_written_to(settings, 
     assert sorted(path.name for path in folder.rglob("*")) == before
     training.train(settings, table)
     assert len(training.read_history(folder)) == 3
+
+
+# Five slices validate two devices in batches of four: of the last, a second device would get none.
+TWO_DEVICES = """
+import sys
+from pathlib import Path
+import tensorflow as tf
+[cpu] = tf.config.list_physical_devices("CPU")
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+from lits_helpers import load_settings, training
+from lits_helpers.index import build_index
+from lits_helpers.splits import split_patients
+
+training.precision_policy = lambda: ("float32", "to compare")
+usual = training.batches
+for name in ("two", "parts"):
+    if name == "two":
+        training.strategy = lambda: tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    else:
+        training.strategy, training.parts_per_batch = tf.distribute.get_strategy, lambda folder: 2
+        training.batches = lambda *given, first_epoch=0, **more: usual(*given, first_epoch=first_epoch + 1, **more)
+    s = load_settings(data_root=sys.argv[1], output_root=Path(sys.argv[2]) / name, **CHOICES)
+    table = split_patients(build_index(s.data_root, s.output_root))
+    table.loc[table.index[table.split == "test"][0], "split"] = "validation"  # a fifth
+    print(name, training.read_history(training.train(s, table)).loss.tolist(), sep=":")
+"""
+
+
+def test_two_devices_train_as_one_does_in_two_parts(slice_folder, tmp_path):
+    script = TWO_DEVICES.replace("CHOICES", repr(TINY | dict(epochs=2)))
+    done = subprocess.run(
+        [sys.executable, "-c", script, slice_folder, tmp_path], capture_output=True, text=True, timeout=300
+    )
+    lines = dict(line.split(":") for line in done.stdout.splitlines() if line.startswith(("two:", "parts:")))
+    assert set(lines) == {"two", "parts"}, done.stderr
+    assert json.loads(lines["two"]) == pytest.approx(json.loads(lines["parts"]), rel=1e-5)

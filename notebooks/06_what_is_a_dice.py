@@ -42,7 +42,7 @@ from lits_helpers import scoring, splits, training, uncertainty
 drawing.compact_figures()
 settings = load_settings()
 keras.utils.set_random_seed(settings.seed)
-print(settings.data_label, "· profile", settings.profile)
+print(settings)
 
 # %% [markdown]
 # ## The leak meter
@@ -73,7 +73,7 @@ leaking = apart.split.to_numpy(copy=True)
 leaking[dropped], leaking[joined] = "left out", "train"
 designs = {"patients apart": apart, "neighbours in training": apart.assign(split=leaking)}
 designs = {name: design[design.split != "left out"] for name, design in designs.items()}
-print({name: (design.split == "train").sum() for name, design in designs.items()}, "slices to train on")
+print({name: int((design.split == "train").sum()) for name, design in designs.items()}, "slices to train on")
 
 # %% [markdown]
 # On the phantom a third of the epochs is enough to show it; real slices need them all before the tiny network

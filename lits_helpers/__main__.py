@@ -210,6 +210,7 @@ def _crossvalidate(settings: Settings, options: argparse.Namespace) -> None:
 
 
 def _evaluate(settings: Settings, options: argparse.Namespace) -> None:
+    from .evaluation import evaluate, write_report
     from .generators import decode_slices
     from .index import load_slices
     from .inference import evaluate_slices, predict_slices
@@ -229,15 +230,13 @@ def _evaluate(settings: Settings, options: argparse.Namespace) -> None:
     started = time.perf_counter()
     probabilities = predict_slices(model, cache, tested)
     seconds = time.perf_counter() - started
-    scores = evaluate_slices(tested, probabilities)
+    found = evaluate(tested, probabilities) if options.report else None
+    scores = found.slices if found else evaluate_slices(tested, probabilities)
     print(f"\n{settings.data_label}: {words}; threshold 0.30, native resolution\n")
     print(summary(scores).round(3).to_string(index=False, na_rep="-"))
     print(f"\n{patient_scores(scores).round(3).to_string(index=False, na_rep='-')}")
-    if options.report:
-        from .evaluation import evaluate, write_report
-
+    if found:
         page = settings.output_root / "results" / "report.html"
-        found = evaluate(tested, probabilities)
         times = {"prediction": f"{seconds:.1f} s for {len(tested)} slices"}
         if not options.model:
             history = read_history(run_folder(settings, table))

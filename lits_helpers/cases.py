@@ -102,8 +102,8 @@ def case_scores(
 
     Notes
     -----
-    ``convention="lits2017"``, after Bilic et al., Medical Image Analysis 84 (2023) 102680,
-    arXiv:1901.04056, and the challenge's code (PatrickChrist/lits-challenge-scoring):
+    ``convention="lits2017"``, the challenge of Bilic et al., Medical Image Analysis 84 (2023) 102680,
+    arXiv:1901.04056, by the code published with it (PatrickChrist/lits-challenge-scoring):
 
     - lesions are connected by faces, and surfaces are by faces and edges (18 neighbours);
     - Dice and IoU are 1 where both masks are empty;

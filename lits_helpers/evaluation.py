@@ -10,7 +10,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from .cases import burden_errors, pooled, score_cases
+from .cases import burden_errors, score_cases
 from .comparability import comparable_rows
 from .data_plots import comparability_card
 from .failures import counted_reasons, explained
@@ -35,11 +35,6 @@ _CASE_COLUMNS = {
     "clean_share": "clean slices",
 }  # fmt: skip
 _LESION_COLUMNS = ["kind", "volume", "slice", "diameter_mm", "contrast_hu", "place", "reason"]
-_POOLED = {
-    "cases": "cases", "tumour_dice": "Dice", "lesions": "lesions", "predicted_lesions": "predicted",
-    "recall_any": "recall", "precision_any": "precision", "f1_any": "F1", "recall_half": "recall, IoU > 0.5",
-    "precision_half": "precision, IoU > 0.5",
-}  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,6 +120,38 @@ def case_summary(cases: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def pooled_summary(cases: pd.DataFrame) -> pd.DataFrame:
+    """Scores of all cases together, with patient-level 95 % intervals.
+
+    Parameters
+    ----------
+    cases : DataFrame
+        Of :func:`lits_helpers.cases.score_cases`.
+
+    Returns
+    -------
+    DataFrame
+        ``score``, ``value``, ``low``, ``high``, ``patients``: sums over cases, then divided, so that
+        large tumours rule the Dice, and patients with many lesions the others.
+    """
+    patients = cases.get("patient", cases.volume)
+    parts = {
+        "tumour Dice, voxels pooled": (
+            2 * cases.tumour_shared_voxels, cases.tumour_truth_voxels + cases.tumour_predicted_voxels
+        )
+    }
+    for name, words in (("any", "one shared voxel"), ("half", "IoU over 0.5")):
+        parts[f"lesion recall, {words}"] = (cases[f"lesions_found_{name}"], cases.lesions)
+        parts[f"lesion precision, {words}"] = (cases[f"predicted_right_{name}"], cases.predicted_lesions)
+    found = {score: describe(np.stack(sums, axis=1), patients=patients) for score, sums in parts.items()}
+    return pd.DataFrame(
+        [
+            {"score": score, "value": one.value, "low": one.low, "high": one.high, "patients": one.patients}
+            for score, one in found.items()
+        ]
+    )
+
+
 def write_report(
     path: Path,
     settings: Settings,
@@ -157,6 +184,7 @@ def write_report(
         ``path``.
     """
     errors = burden_errors(found.cases)
+    bias = describe(found.cases.burden_predicted - found.cases.burden_truth, patients=found.cases.get("patient", found.cases.volume))
     dice = describe(found.cases.tumour_dice, patients=found.cases.get("patient", found.cases.volume))
     card = comparable_rows(
         dataset="phantom" if settings.is_synthetic else "LiTS training",
@@ -182,7 +210,7 @@ def write_report(
             "Lesions", "A lesion counts as found if one of its voxels is predicted. Below: all cases together, recall "
             "by size, and what the lesions have in common.",
             [
-                pd.DataFrame([pooled(found.cases)])[list(_POOLED)].rename(columns=_POOLED).round(3),
+                pooled_summary(found.cases).round(3),
                 recall_by_size(_of_truth(found.lesions)).round(3),
                 counted_reasons(found.lesions),
             ],
@@ -195,7 +223,7 @@ def write_report(
         ),
         Section(
             "Tumour burden", f"Tumour volume over liver volume; the liver is {errors['liver']}. RMSE {errors['rmse']:.4f}, "
-            f"largest error {errors['largest_absolute_error']:.4f}, bias {errors['bias']:+.4f}, {errors['cases']} cases.",
+            f"largest error {errors['largest_absolute_error']:.4f}, bias {bias.value:+.4f} (95 % interval {bias.low:+.4f} to {bias.high:+.4f}), {errors['cases']} cases.",
             figures=[(bland_altman(found.cases), "Predicted less true burden, against the mean of both.")],
         ),
         Section(

@@ -253,8 +253,7 @@ def match_lesions(
     References
     ----------
     Bilic et al., "The Liver Tumor Segmentation Benchmark (LiTS)", Medical Image Analysis 84 (2023)
-    102680, arXiv:1901.04056: lesions are 3D connected components, detected if the IoU of matched
-    components is high enough; precision and recall are taken over all cases together.
+    102680, arXiv:1901.04056. What is said of the challenge's rules was read in its code, not there.
     """
     if truth.shape != predicted.shape:
         raise ValueError(f"masks of one shape are compared, got {truth.shape} and {predicted.shape}")

@@ -174,9 +174,9 @@ print(f"Dice, pooled: {2 * corners.intersection.sum() / (corners.truth_pixels.su
 evaluation.case_summary(found.cases).round(2)
 
 # %%
-pooled = cases.pooled(found.cases)
-print(f"{pooled['lesions']} lesions in {pooled['cases']} cases: recall {pooled['recall_any']:.2f}, precision {pooled['precision_any']:.2f}"
-      f" at one shared voxel; {pooled['recall_half']:.2f} and {pooled['precision_half']:.2f} at IoU over 0.5")
+evaluation.pooled_summary(found.cases).round(2)
+
+# %%
 lesions.recall_by_size(true_lesions).round(2)
 
 # %% [markdown]
@@ -225,11 +225,11 @@ result_plots.threshold_sweep(sweep, curve, chosen=chosen)
 plt.show()
 
 # %%
-before, after = (
-    cases.pooled(cases.score_cases(inference.volume_cases(test, test_probabilities, threshold=t), predicts_liver=False))
-    for t in (masks.THRESHOLD, chosen)
-)
-print(f"test patients, pooled Dice: {before['tumour_dice']:.3f} at {masks.THRESHOLD}, {after['tumour_dice']:.3f} at {chosen}")
+at = {
+    threshold: cases.score_cases(inference.volume_cases(test, test_probabilities, threshold=threshold), predicts_liver=False)
+    for threshold in (masks.THRESHOLD, chosen)
+}
+pd.concat([evaluation.pooled_summary(scored)[:1].assign(threshold=threshold) for threshold, scored in at.items()]).round(3)
 
 # %% [markdown]
 # ## Post-processing, step by step
@@ -288,6 +288,8 @@ refined[["step", "dice_pooled", "dice_pooled_change", "dice_pooled_change_low", 
 
 # %%
 print({name: round(value, 4) if isinstance(value, float) else value for name, value in cases.burden_errors(found.cases).items()})
+bias = uncertainty.describe(found.cases.burden_predicted - found.cases.burden_truth, patients=found.cases.volume)
+print(f"bias {bias.value:+.4f}, 95 % interval {bias.low:+.4f} to {bias.high:+.4f}, {bias.patients} patients")
 result_plots.bland_altman(found.cases)
 plt.show()
 

@@ -6,6 +6,7 @@ matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import pytest
 
 from lits_helpers import evaluation
@@ -59,6 +60,18 @@ def test_volumes_of_one_patient_count_once_in_the_interval(spaced, right):
     by_patient = spaced.assign(patient=spaced.volume.replace({1: 0}))
     summary = evaluation.case_summary(evaluation.evaluate(by_patient, right, threshold=0.5).cases)
     assert summary.cases[0] == 3 and summary.patients[0] == 2
+
+
+def test_pooled_scores_are_sums_divided_with_an_interval_over_patients():
+    cases = pd.DataFrame({
+        "volume": [1, 2], "tumour_shared_voxels": [10, 0], "tumour_truth_voxels": [20, 10],
+        "tumour_predicted_voxels": [20, 10], "lesions": [3, 1], "predicted_lesions": [2, 2],
+        "lesions_found_any": [3, 0], "predicted_right_any": [1, 0], "lesions_found_half": [1, 0], "predicted_right_half": [1, 0],
+    })
+    pooled = evaluation.pooled_summary(cases).set_index("score")
+    assert pooled.value.round(4).tolist() == [0.3333, 0.75, 0.25, 0.25, 0.25]  # 20/60, 3/4, 1/4, 1/4, 1/4
+    dice = pooled.loc["tumour Dice, voxels pooled"]
+    assert (dice.low, dice.high, dice.patients) == (0, 0.5, 2)
 
 
 def test_a_page_holds_scores_pictures_and_what_it_was_made_from(spaced, right, tmp_path, slice_folder):

@@ -10,7 +10,7 @@ INSTALLED := $(VENV)/.installed
 OUTPUTS := $(CURDIR)/outputs
 
 SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
-EXTRAS := .[notebooks,dicom,cluster,export,test]
+EXTRAS := .[notebooks,dicom,cluster,export,survey,view,test]
 comma := ,
 # uv may pick (or fetch) any Python that fits, unless PYTHON was chosen by hand.
 UV_CHOICE := $(if $(filter file,$(origin PYTHON)),>=3.11$(comma)<3.14,$(PYTHON))

@@ -1,0 +1,422 @@
+"""A random forest that rejects false tumour candidates, its threshold, and what it did.
+
+A forest learns on training patients which candidates (:mod:`lits_helpers.candidates`) are tumours
+(:func:`train_filter`); those under a probability are taken out (:func:`filter_candidates`). It is
+kept as plain arrays and predicts with NumPy: no pickle, and no scikit-learn to use it.
+
+The idea is that of Chlebus, Meine, Moltz, Schenk, "Neural network-based automatic liver tumor
+segmentation with random forest-based candidate filtering", arXiv:1706.00842 (2017), second of LiTS
+at ISBI 2017. Their successor (Chlebus et al., Scientific Reports 8 (2018) 15497) uses 256 trees on
+36 features of image statistics, shape and distance to the liver's border, and reports 85 % fewer
+false findings. Both were read in abstract and summary only. So the features here, those of texture
+and the rule for a true candidate are our own, and the prediction is any mask, not their cascade's.
+"""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from tqdm.auto import tqdm
+
+from .candidates import NO_FEATURES
+from .codings import LIVER, TUMOUR
+from .distances import bounding_box
+from .files import DataError, atomic_path
+from .lesions import LesionCounts, components, match_lesions
+from .scoring import overlap
+from .uncertainty import bootstrap_interval, ratio_of_sums
+
+TREES = 256  # Chlebus et al. 2018
+THRESHOLDS = tuple(step / 20 for step in range(21))
+
+
+@dataclass(frozen=True, eq=False)
+class CandidateFilter:
+    """A random forest as arrays; made by :func:`train_filter` or :meth:`load`.
+
+    Attributes
+    ----------
+    names : str array (features,)
+        Columns of the table that it looks at, in this order.
+    roots : int32 array (trees,)
+        First node of each tree; a tree's nodes lie together.
+    left, right : int32 array (nodes,)
+        Where a candidate goes on from here; -1 in a leaf.
+    feature : int32 array (nodes,)
+        Number of the feature that is asked, -1 in a leaf.
+    threshold : float64 array (nodes,)
+        Left if the feature, as a 32-bit float, is at most this.
+    unknown_left : bool array (nodes,)
+        Whether one whose feature is NaN goes left.
+    share : float64 array (nodes,)
+        Weighted share of true ones among the training candidates that came here.
+    """
+
+    names: np.ndarray
+    roots: np.ndarray
+    left: np.ndarray
+    right: np.ndarray
+    feature: np.ndarray
+    threshold: np.ndarray
+    unknown_left: np.ndarray
+    share: np.ndarray
+
+    def probabilities(self, features: pd.DataFrame) -> np.ndarray:
+        """How probable it is that each candidate is true: the mean over the trees.
+
+        Parameters
+        ----------
+        features : DataFrame
+            Of :func:`candidate_features` or :func:`candidate_table`, of the same kind of image.
+
+        Returns
+        -------
+        float64 array (candidates,), in [0, 1]
+            The same numbers as scikit-learn's ``predict_proba`` gives.
+
+        Raises
+        ------
+        DataError
+            If a feature is missing.
+        """
+        missing = [name for name in self.names if name not in features]
+        if missing:
+            raise DataError(
+                f"the filter asks for {missing}, which these candidates lack: describe them from the kind of "
+                "image and with the options it was trained on"
+            )
+        values = features[list(self.names)].to_numpy(np.float32)
+        node = np.tile(self.roots, (len(values), 1))  # (candidates, trees)
+        rows = np.arange(len(values))[:, None]
+        while (inner := self.left[node] >= 0).any():
+            value = values[rows, self.feature[node]]
+            goes_left = np.where(np.isnan(value), self.unknown_left[node], value <= self.threshold[node])
+            node = np.where(inner, np.where(goes_left, self.left[node], self.right[node]), node)
+        total = np.zeros(len(values))
+        for tree in self.share[node].T:  # one after the other, as scikit-learn adds them
+            total += tree
+        return total / len(self.roots)
+
+    def save(self, path: Path) -> Path:
+        """Write the arrays to an ``.npz`` file."""
+        path = _npz(path)
+        with atomic_path(path) as temporary, open(temporary, "wb") as file:
+            np.savez_compressed(file, **{field.name: getattr(self, field.name) for field in fields(self)})
+        return path
+
+    @classmethod
+    def load(cls, path: Path) -> CandidateFilter:
+        """Read what :meth:`save` wrote; nothing in the file is ever run.
+
+        Raises
+        ------
+        DataError
+            If the file is missing or damaged, or holds no forest.
+        """
+        path = _npz(path)
+        try:
+            with np.load(path, allow_pickle=False) as stored:
+                arrays = {field.name: stored[field.name] for field in fields(cls)}
+            forest = cls(**arrays)
+            forest._require_sound()
+        except FileNotFoundError as error:
+            raise DataError(f"{path}: no such file, train a filter first and save it") from error
+        except (KeyError, ValueError, TypeError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            raise DataError(f"{path} holds no usable candidate filter ({error}): train and save it again") from error
+        return forest
+
+    def _require_sound(self) -> None:
+        """Children follow their parents within their tree, so that every walk ends in a leaf."""
+        kinds = {"names": "U", "threshold": "f", "share": "f", "unknown_left": "b"}
+        nodes = self.left.shape
+        for field in fields(self):
+            array = getattr(self, field.name)
+            if array.dtype.kind not in kinds.get(field.name, "i") or array.ndim != 1 or not array.size:
+                raise ValueError(f"{field.name} is {array.dtype} {array.shape}")
+            if field.name not in ("names", "roots") and array.shape != nodes:
+                raise ValueError(f"{field.name} has {array.size} nodes, left {nodes[0]}")
+        number = np.arange(nodes[0])
+        if self.roots[0] != 0 or (np.diff(self.roots) <= 0).any() or self.roots[-1] >= nodes[0]:
+            raise ValueError("the trees do not follow each other")
+        end = np.append(self.roots[1:], nodes[0])[np.searchsorted(self.roots, number, side="right") - 1]
+        leaf = self.left == -1
+        children = np.stack([self.left, self.right])[:, ~leaf]
+        if (self.right[leaf] != -1).any() or (children <= number[~leaf]).any() or (children >= end[~leaf]).any():
+            raise ValueError("a node leads back or out of its tree")
+        asked = self.feature[~leaf]
+        if (asked < 0).any() or (asked >= len(self.names)).any() or np.isnan(self.threshold).any():  # inf asks "known?"
+            raise ValueError("a node asks for no feature")
+        if not ((self.share >= 0) & (self.share <= 1 + 1e-9)).all():  # weighted sums are rounded
+            raise ValueError("a share is not in [0, 1]")
+
+
+def _npz(path: Path) -> Path:
+    path = Path(path)
+    if path.suffix != ".npz":
+        raise DataError(f"{path}: a candidate filter is an .npz file, name it so")
+    return path
+
+
+def train_filter(features: pd.DataFrame, true: Sequence[bool], *, seed: int, trees: int = TREES) -> CandidateFilter:
+    """Train a random forest to tell true candidates from false ones.
+
+    Both kinds weigh the same in all, however many there are of each. Features that are NaN for all
+    candidates are left out.
+
+    Parameters
+    ----------
+    features : DataFrame
+        Of :func:`candidate_table`, of training patients only. All columns but :data:`NO_FEATURES`
+        are used.
+    true : bool sequence (candidates,)
+        ``true`` of :func:`label_candidates`.
+    seed : int
+        Equal seeds give equal forests.
+    trees : int
+
+    Raises
+    ------
+    DataError
+        If there are not both kinds of candidates, or scikit-learn is not installed.
+
+    References
+    ----------
+    Breiman, "Random forests", Machine Learning 45 (2001) 5.
+    """
+    forest, names = _fitted(features, true, seed=seed, trees=trees)
+    sizes = [tree.tree_.node_count for tree in forest.estimators_]
+    roots = np.concatenate([[0], np.cumsum(sizes[:-1])])
+    grown = [(root, tree.tree_) for root, tree in zip(roots, forest.estimators_, strict=True)]
+
+    def joined(part: str) -> np.ndarray:
+        return np.concatenate([getattr(tree, part) for _, tree in grown])
+
+    children = (
+        np.concatenate([np.where(own >= 0, own + root, -1) for root, own in own_children])
+        for own_children in (
+            [(root, tree.children_left) for root, tree in grown], [(root, tree.children_right) for root, tree in grown]
+        )
+    )
+    left, right = (side.astype(np.int32) for side in children)
+    return CandidateFilter(
+        names=np.array(names), roots=roots.astype(np.int32), left=left, right=right,
+        feature=np.where(left >= 0, joined("feature"), -1).astype(np.int32), threshold=joined("threshold"),
+        unknown_left=joined("missing_go_to_left").astype(bool), share=joined("value")[:, 0, 1],
+    )
+
+
+def _fitted(features: pd.DataFrame, true: Sequence[bool], *, seed: int, trees: int):
+    """scikit-learn's forest, and the names of its features."""
+    try:
+        from sklearn.ensemble import RandomForestClassifier
+    except ImportError as error:
+        raise DataError("training a filter needs scikit-learn: pip install 'lits-helpers[survey]'") from error
+    true = np.asarray(true, bool)
+    if len(true) != len(features):
+        raise DataError(f"{len(features)} candidates and {len(true)} labels: give one for each")
+    if true.all() or not true.any():
+        raise DataError(
+            f"{true.sum()} true and {(~true).sum()} false candidates teach nothing: give more patients, or a "
+            "prediction that finds some of both"
+        )
+    names = [name for name in features if name not in NO_FEATURES and features[name].notna().any()]
+    forest = RandomForestClassifier(trees, class_weight="balanced", random_state=seed)
+    return forest.fit(features[names].to_numpy(np.float32), true), names
+
+
+def out_of_fold(
+    features: pd.DataFrame, true: Sequence[bool], patients: Sequence, *, seed: int, folds: int = 5
+) -> np.ndarray:
+    """Probability of each candidate by a forest that has not seen its patient.
+
+    For choosing a threshold on the patients that the filter is trained on.
+
+    Parameters
+    ----------
+    features, true, seed
+        Of :func:`train_filter`.
+    patients : sequence (candidates,)
+        Whose each candidate is, such as ``features.volume``.
+    folds : int
+        Groups of patients left out in turn; at most as many as there are patients.
+
+    Returns
+    -------
+    float64 array (candidates,), in [0, 1]
+    """
+    true, (of, names) = np.asarray(true, bool), pd.factorize(np.asarray(patients))
+    if not 2 <= folds <= len(names):
+        raise DataError(f"{folds} folds of {len(names)} patient(s): leave out at least one and keep one")
+    fold = np.random.default_rng(seed).permutation(len(names))[of] % folds
+    found = np.empty(len(features))
+    for number in tqdm(range(folds), "forests", unit="fold", delay=2):
+        out = fold == number
+        found[out] = train_filter(features[~out], true[~out], seed=seed).probabilities(features[out])
+    return found
+
+
+# What the filter does --------------------------------------------------------------------------
+
+
+def filter_candidates(prediction: np.ndarray, probabilities: Sequence[float], *, threshold: float) -> np.ndarray:
+    """Take the candidates out whose probability is under a threshold.
+
+    Parameters
+    ----------
+    prediction : bool array (slices, rows, columns), or labels 0/1/2
+        The mask whose candidates were described.
+    probabilities : float sequence (candidates,)
+        Of :meth:`CandidateFilter.probabilities`, in the order of :func:`candidate_features`.
+    threshold : float
+        At 0 all stay.
+
+    Returns
+    -------
+    array, same shape and dtype
+        In labels a rejected tumour becomes liver where a liver was predicted, else background.
+    """
+    is_mask = prediction.dtype == bool
+    tumour = prediction if is_mask else prediction == TUMOUR
+    box = bounding_box(tumour)
+    numbered, count = components(tumour[box])
+    probabilities = np.asarray(probabilities, float)
+    if probabilities.shape != (count,):
+        raise DataError(f"the mask has {count} candidates, got {probabilities.size} probabilities: give its own")
+    rejected = np.concatenate([[False], probabilities < threshold])[numbered]
+    filtered = prediction.copy()
+    filtered[box][rejected] = 0 if is_mask or not (prediction == LIVER).any() else LIVER
+    return filtered
+
+
+def threshold_scores(candidates: pd.DataFrame, probabilities: Sequence[float]) -> pd.DataFrame:
+    """What each threshold of :data:`THRESHOLDS` keeps, and the Dice it leaves.
+
+    Parameters
+    ----------
+    candidates : DataFrame
+        Of :func:`candidate_table`, labelled.
+    probabilities : float sequence (candidates,)
+        By a filter that has not seen these patients: of validation patients, or out of fold.
+
+    Returns
+    -------
+    DataFrame, one row a threshold
+        ``threshold``; ``candidates`` kept and those of them that are ``right``; ``precision``,
+        NaN where none is kept; ``right_kept``, share of the true candidates; ``f1`` of these two;
+        ``dice_per_case``, mean Dice of the tumour over the ``cases`` that have tumour in truth and
+        a candidate (0 where all of it is rejected; cases without candidates are the same at every
+        threshold).
+    """
+    probabilities = np.asarray(probabilities, float)
+    if len(probabilities) != len(candidates) or "true" not in candidates:
+        raise DataError(
+            f"{len(candidates)} candidates and {len(probabilities)} probabilities: give one for each, and a table "
+            "with labels"
+        )
+    rows = []
+    for threshold in THRESHOLDS:
+        kept = probabilities >= threshold
+        right = int((candidates.true & kept).sum())
+        counts = LesionCounts(int(candidates.true.sum()), right, int(kept.sum()), right)
+        sizes = candidates[["voxels", "true_voxels"]].mul(kept, axis=0).groupby(candidates.volume).sum()
+        truth = candidates.groupby("volume").case_tumour_voxels.first()
+        dice = (2 * sizes.true_voxels / (truth + sizes.voxels))[truth > 0]
+        rows.append(
+            {
+                "threshold": threshold, "candidates": counts.predictions, "right": right,
+                "precision": counts.precision, "right_kept": counts.recall, "f1": counts.f1,
+                "dice_per_case": dice.mean(), "cases": len(dice),
+            }
+        )  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def choose_filter_threshold(candidates: pd.DataFrame, probabilities: Sequence[float], *, by: str = "dice_per_case") -> float:
+    """The threshold with the best score of :func:`threshold_scores`; of equal ones the lowest.
+
+    ``by`` is ``"dice_per_case"``, or ``"f1"`` where false findings count by number.
+    """
+    if by not in ("dice_per_case", "f1"):
+        raise ValueError(f"by is 'dice_per_case' or 'f1', got {by!r}")
+    scores = threshold_scores(candidates, probabilities)
+    if scores[by].isna().all():
+        raise DataError("no candidate belongs to a patient with tumour: give validation patients that have some")
+    return float(scores.threshold[scores[by].idxmax()])
+
+
+def filter_scores(cases: Iterable[tuple[int | str, np.ndarray, np.ndarray, np.ndarray]]) -> pd.DataFrame:
+    """Score each case before and after its candidates were filtered.
+
+    Parameters
+    ----------
+    cases : iterable of (volume, truth, before, after)
+        Tumour as bool arrays (slices, rows, columns); a generator keeps one case in memory.
+
+    Returns
+    -------
+    DataFrame, two rows a case
+        ``volume``; ``stage``, ``"before"`` or ``"after"``; ``dice`` (NaN where both masks are
+        empty, 0 where one is); ``truth_voxels``, ``predicted_voxels``; and, at any overlap with 26
+        neighbours, ``lesions``, ``found``, ``predictions``, ``right``.
+    """
+    rows = []
+    for volume, truth, *masks in tqdm(cases, "scoring", unit="case", delay=2):
+        for stage, mask in zip(("before", "after"), masks, strict=True):
+            counts, lesions = overlap(truth, mask), match_lesions(truth, mask).counts()
+            rows.append(
+                {
+                    "volume": volume, "stage": stage, "dice": counts.dice, "truth_voxels": counts.truth_pixels,
+                    "predicted_voxels": counts.predicted_pixels, **vars(lesions),
+                }
+            )  # fmt: skip
+    if not rows:
+        raise DataError("there are no cases to score: is this part of the split empty?")
+    return pd.DataFrame(rows)
+
+
+def filter_effect(scores: pd.DataFrame, *, repeats: int = 2000, seed: int = 0) -> pd.DataFrame:
+    """What the filter did to all cases of a data set together.
+
+    Parameters
+    ----------
+    scores : DataFrame
+        Of :func:`filter_scores`.
+    repeats, seed : int
+        Of :func:`lits_helpers.uncertainty.bootstrap_interval`.
+
+    Returns
+    -------
+    DataFrame, ``"before"`` and ``"after"`` in ``stage``
+        ``lesions``, ``found`` and ``recall`` = found / lesions over all cases; ``predictions``,
+        ``right`` and ``precision`` = right / predictions; both with ``..._low`` and ``..._high``,
+        the 95 % interval by resampling patients, NaN where undefined. ``cases`` with tumour in
+        truth and ``dice_per_case``, their mean; ``dice_change`` against before, with its interval;
+        ``tumour_free_cases`` and, of these, ``tumour_free_cases_clean``, with nothing predicted.
+    """
+    first = scores[scores.stage == "before"].set_index("volume")
+    rows = []
+    for stage in ("before", "after"):
+        part = scores[scores.stage == stage].set_index("volume").reindex(first.index)
+        row: dict[str, object] = {"stage": stage}
+        for name, hits, of in (("recall", "found", "lesions"), ("precision", "right", "predictions")):
+            parts = part[[hits, of]].to_numpy(float)
+            row |= {of: int(part[of].sum()), hits: int(part[hits].sum()), name: float(ratio_of_sums(parts, axis=0))}
+            low, high = bootstrap_interval(parts, ratio_of_sums, repeats=repeats, seed=seed)
+            row |= {f"{name}_low": low, f"{name}_high": high}
+        with_tumour = part.truth_voxels > 0
+        change = (part.dice - first.dice)[with_tumour].to_numpy()
+        low, high = bootstrap_interval(change, repeats=repeats, seed=seed)
+        row |= {
+            "cases": int(with_tumour.sum()), "dice_per_case": part.dice[with_tumour].mean(),
+            "dice_change": change.mean() if change.size else np.nan, "dice_change_low": low, "dice_change_high": high,
+            "tumour_free_cases": int((~with_tumour).sum()),
+            "tumour_free_cases_clean": int((part.predicted_voxels[~with_tumour] == 0).sum()),
+        }  # fmt: skip
+        rows.append(row)
+    return pd.DataFrame(rows)

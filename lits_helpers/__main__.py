@@ -74,6 +74,13 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument(
         "--dicom-seg", action="store_true", help="write DICOM segmentation objects beside DICOM scans"
     )
+    population = command(
+        "population", "Describe tumour burden, lesions and their place over reference labels, or predictions.", skips=True
+    )
+    population.add_argument(
+        "--predictions", metavar="FOLDER",
+        help="what `predict` wrote; with --data the liver and slice spacing come from the reference labels there",
+    )
     export = command("export", "Write a trained network for OpenVINO or as ONNX, and compare the two.")
     export.add_argument("--model", metavar="FILE", required=True, help="a .keras file from training")
     export.add_argument("--format", choices=("openvino", "onnx"), default="openvino")
@@ -245,6 +252,33 @@ def _evaluate(settings: Settings, options: argparse.Namespace) -> None:
         print(f"\npage: {shown(page)}")
 
 
+def _population(settings: Settings, options: argparse.Namespace) -> None:
+    from .audit import load_patients
+    from .population import predicted_cases, reference_cases, summarised, survey, write_tables
+    from .population_plots import write_population
+
+    # Predictions of other scans must not be given the phantom's livers because a number is the same.
+    table = None
+    if not (options.predictions and settings.is_synthetic):
+        table = load_patients(settings, skip_problems=options.skip_problems)
+    cases = predicted_cases(options.predictions, table) if options.predictions else reference_cases(table)
+    patients = None if table is None else table.groupby("volume").patient.first().to_dict()
+    found = survey(cases, patients=patients)
+    labels = f"predictions in {shown(options.predictions)}" if options.predictions else f"reference labels of the {settings.data_label}"
+    folder = settings.output_root / "results" / "population"
+    write_tables(found, folder)
+    page = write_population(
+        folder / "population.html", found, title=f"Tumours in a data set: {labels}",
+        predicted=bool(options.predictions), synthetic=table is not None and settings.is_synthetic,
+        small_tumours_unknown=0 if table is None or options.predictions else int((~table.small_tumours_known).sum()),
+        facts={"labels": labels, "livers and spacing": "no reference labels" if table is None else settings.data_label},
+    )
+    shorter = summarised(found)[["quantity", "value", "low", "high", "cases", "patients", "left_out"]]
+    print(f"\n{labels}: a data set, not a population\n")
+    print(shorter.round(3).to_string(index=False, na_rep="-"))
+    print(f"\npage and tables: {shown(page)}, cases.csv, lesions.csv")
+
+
 def _export(settings: Settings, options: argparse.Namespace) -> None:
     from pathlib import Path
 
@@ -304,7 +338,7 @@ def _predict(settings: Settings, options: argparse.Namespace) -> None:
 COMMANDS = {
     "demo": _demo, "phantom": _phantom, "data": _data, "convert": _convert, "index": _index, "audit": _audit,
     "train": _train, "crossvalidate": _crossvalidate, "evaluate": _evaluate, "predict": _predict,
-    "export": _export,
+    "population": _population, "export": _export,
 }
 
 if __name__ == "__main__":

@@ -1,3 +1,5 @@
+import dataclasses
+
 import matplotlib
 
 matplotlib.use("Agg")
@@ -8,6 +10,8 @@ import pytest
 from matplotlib.colors import to_rgba
 
 from lits_helpers import drawing, widgets
+from lits_helpers.augmentation import Augmentation
+from lits_helpers.files import DataError
 
 IMAGE = np.dstack([np.full((16, 16), level, np.uint8) for level in (10, 20, 30)])
 LABELS = np.zeros((16, 16), np.uint8)
@@ -21,22 +25,27 @@ def control(widget, description):
 
 def picture(widget):
     """The axes of the figure the widget shows now."""
-    (axes,) = widget.result.axes
+    (axes,) = widget.figure.axes
     return axes
+
+
+def grey(widget):
+    """The levels of the CT that it shows."""
+    return picture(widget).images[0].get_array()
 
 
 def test_moving_the_slice_slider_shows_the_next_slice():
     browser = widgets.browse_slices([IMAGE, IMAGE + 100], [LABELS, LABELS], ["first", "second"])
-    assert picture(browser).get_title() == "first"
+    assert browser.words.value == "first"
     control(browser, "slice").value = 1
-    assert picture(browser).get_title() == "second"
-    assert (picture(browser).images[0].get_array() == 120).all()
+    assert browser.words.value == "second"
+    assert (grey(browser) == 120).all()
 
 
 def test_a_single_slice_can_be_browsed():
     browser = widgets.browse_slices([IMAGE], [LABELS], ["only"])
     assert control(browser, "slice").max == 0
-    assert picture(browser).get_title() == "only"
+    assert browser.words.value == "only"
 
 
 def test_outlines_can_be_switched_off():
@@ -50,7 +59,7 @@ def test_outlines_can_be_switched_off():
 def test_a_window_shows_its_channel(index, level):
     browser = widgets.browse_slices([IMAGE], [LABELS], ["only"])
     control(browser, "window").index = index
-    assert (picture(browser).images[0].get_array() == level).all()
+    assert (grey(browser) == level).all()
 
 
 @pytest.fixture
@@ -61,7 +70,7 @@ def explorer():
 
 def shade(widget):
     """The grey level that fills the picture."""
-    [level] = np.unique(picture(widget).images[0].get_array())
+    [level] = np.unique(grey(widget))
     return level
 
 
@@ -73,13 +82,100 @@ def test_a_window_starts_in_the_middle_of_its_greys_and_follows_its_sliders(expl
     assert shade(explorer) == 63  # a quarter of the way from -150 to 650
     control(explorer, "slice").value = 1
     assert shade(explorer) == 111  # 350 / 800 of 255
-    assert picture(explorer).get_title() == "slice 1: -150 to 650 HU"
+    assert explorer.words.value == "slice 1: -150 to 650 HU"
 
 
 def test_a_preset_moves_both_sliders(explorer):
     control(explorer, "preset").value = "bone"
     assert (control(explorer, "width (HU)").value, control(explorer, "level (HU)").value) == (1800, 400)
-    assert picture(explorer).get_title() == "slice 0: -500 to 1300 HU"
+    assert explorer.words.value == "slice 0: -500 to 1300 HU"
+
+
+def test_a_window_moved_by_hand_is_no_preset(explorer):
+    control(explorer, "preset").value = "bone"
+    control(explorer, "width (HU)").value = 100
+    assert control(explorer, "preset").value == "by hand"
+    assert (control(explorer, "width (HU)").value, control(explorer, "level (HU)").value) == (100, 400)
+
+
+def test_a_preset_redraws_once(explorer, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(explorer, "redraw", lambda: drawn.append(1))
+    control(explorer, "preset").value = "bone"
+    assert len(drawn) == 1
+
+
+def two_volumes():
+    """In HU: one slice of 50, and two of 0 and 100, whose second one is liver from column 3."""
+    labels = np.zeros((2, 8, 8), np.uint8)
+    labels[1, :, 3:] = 1
+    labels[1, 0, 7] = 2
+    second = np.stack([np.full((8, 8), hu, np.int16) for hu in (0, 100)])
+    return {"one": (np.full((1, 8, 8), 50, np.int16), labels[:1]), "two": (second, labels)}
+
+
+def test_another_volume_shows_its_slices():
+    browser = widgets.slice_browser(two_volumes(), number=0)
+    assert (control(browser, "slice").max, shade(browser)) == (0, 127)
+    control(browser, "volume").value = "two"
+    assert (control(browser, "slice").max, shade(browser)) == (1, 95)  # 150 / 400 of 255
+    control(browser, "slice").value = 1
+    assert browser.words.value == "two: slice 1: -150 to 250 HU"
+    assert shade(browser) == 159  # 250 / 400 of 255
+
+
+def test_a_shorter_volume_shows_its_last_slice():
+    browser = widgets.slice_browser(two_volumes(), number=0)
+    control(browser, "volume").value = "two"
+    control(browser, "slice").value = 1
+    control(browser, "volume").value = "one"
+    assert control(browser, "slice").value == 0
+    assert browser.words.value.startswith("one: slice 0")
+
+
+def test_masks_are_filled_as_densely_as_the_slider_says():
+    browser = widgets.slice_browser({"two": two_volumes()["two"]}, number=1)
+    assert len(picture(browser).images) == 1
+    control(browser, "filled").value = 0.6
+    filled = picture(browser).images[1].get_array()
+    assert filled.shape == (8, 8, 4)
+    assert filled[5, 2].tolist() == [0, 0, 0, 0]
+    assert filled[5, 3].tolist() == [0x56, 0xB4, 0xE9, 153]  # the liver's colour, 0.6 of 255
+    assert filled[0, 7].tolist() == [0xD5, 0x5E, 0x00, 153]
+
+
+def test_slices_without_masks_have_no_controls_for_them():
+    browser = widgets.slice_browser({"": (np.zeros((2, 8, 8), np.uint8), None)})
+    assert list(browser.controls) == ["number"]
+
+
+def test_a_table_is_browsed_by_volume_and_slice(table):
+    browser = widgets.slice_browser(table.sample(frac=1, random_state=0))
+    assert control(browser, "volume").options == ("volume 0", "volume 1", "volume 2", "volume 3")
+    assert browser.words.value == "volume 0: slice 2"
+    assert [len(lines.get_segments()) > 0 for lines in picture(browser).collections] == [True, True]
+    control(browser, "volume").value = "volume 3"
+    assert browser.words.value == "volume 3: slice 2"
+    assert [len(lines.get_segments()) > 0 for lines in picture(browser).collections] == [True, False]
+
+
+def test_an_unreadable_slice_is_told_in_words(table):
+    browser = widgets.slice_browser(table)
+    path = table[(table.volume == 0) & (table.slice == 3)].image_path.iloc[0]
+    with open(path, "wb"):
+        pass
+    control(browser, "slice").value = 3
+    assert "empty or cut short" in browser.words.value
+
+
+@pytest.mark.parametrize(("volumes", "words"), [
+    ({}, "no volumes"),
+    ({"a": (np.zeros((0, 8, 8), np.int16), None)}, "a has 0 slices"),
+    ({"a": (np.zeros((2, 8, 8), np.int16), LABELS[None])}, "2 slices, 1 masks"),
+])
+def test_volumes_that_cannot_be_browsed_are_refused(volumes, words):
+    with pytest.raises(DataError, match=words):
+        widgets.slice_browser(volumes)
 
 
 @pytest.fixture
@@ -165,21 +261,92 @@ def test_the_threshold_moves_dice_and_errors():
     probability = np.zeros((16, 16))
     probability[4, 4], probability[4, 5], probability[9, 9] = 0.9, 0.6, 0.3
     explorer = widgets.threshold_explorer(IMAGE, truth, probability)
-    assert picture(explorer).get_title() == (
-        "Threshold 0.30: Dice 1.00\n0 pixels missed, 0 false positive"
-    )
+    assert explorer.words.value == "Threshold 0.30: Dice 1.00; 0 pixels missed, 0 false positive"
     control(explorer, "threshold").value = 0.2
-    assert picture(explorer).get_title() == (
-        "Threshold 0.20: Dice 0.80\n0 pixels missed, 1 false positive"
-    )
+    assert explorer.words.value == "Threshold 0.20: Dice 0.80; 0 pixels missed, 1 false positive"
     added = picture(explorer).images[1].get_array()[9, 9]
     assert tuple(added) == to_rgba(drawing.ERROR_COLOURS["false positive"])
 
 
+@pytest.mark.parametrize(("truth", "words"), [
+    (np.zeros((16, 16), bool), "no Dice (both empty); 0 pixels missed, 0 false positive"),
+    (np.ones((16, 16), bool), "Dice 0.00; 256 pixels missed, 0 false positive"),
+])
+def test_a_threshold_that_nothing_passes(truth, words):
+    explorer = widgets.threshold_explorer(IMAGE, truth, np.zeros((16, 16)))
+    assert explorer.words.value == f"Threshold 0.30: {words}"
+
+
+def test_the_errors_fade_with_the_opacity():
+    explorer = widgets.threshold_explorer(IMAGE, LABELS > 0, np.zeros((16, 16)))
+    control(explorer, "filled").value = 0.25
+    assert picture(explorer).images[1].get_alpha() == 0.25
+
+
+def test_every_parameter_of_an_augmentation_has_a_control(playground):
+    names = {field.name for field in dataclasses.fields(Augmentation)}
+    assert names - {"shift"} | {"shift_down", "shift_right", "draw"} == set(playground.controls)
+
+
+@pytest.mark.parametrize(("name", "value", "row"), [
+    ("brightness", 0.5, [75, 70, 65, 60, 55, 50, 45, 40, 35, 30, 25, 20, 15, 10, 5, 0]),
+    ("contrast", 0.5, [round(75 + (level - 75) / 2 + 1e-9) for level in range(150, -10, -10)]),
+    ("gamma", 2, [round(level * level / 255) for level in range(150, -10, -10)]),
+])
+def test_grey_levels_change_as_their_slider_says(playground, name, value, row):
+    playground.controls[name].value = value
+    assert first_row(playground) == pytest.approx(row, abs=1)
+    assert liver_box(playground) == (3, 8, 2, 5)
+
+
+@pytest.mark.parametrize(("name", "value"), [("noise", 0.1), ("blur", 2), ("low_resolution", 4)])
+def test_noise_blur_and_coarse_pixels_change_the_picture_and_leave_the_mask(playground, name, value):
+    playground.controls[name].value = value
+    assert first_row(playground) != list(range(150, -10, -10))
+    assert liver_box(playground) == (3, 8, 2, 5)
+
+
+def test_random_draws_stay_within_the_sliders(playground):
+    control(playground, "shift right").value = -0.25
+    boxes = set()
+    for number in range(1, 7):
+        control(playground, "random draw").value = number
+        boxes.add(liver_box(playground)[::2])
+    assert len(boxes) > 2  # drawn anew
+    assert all(-1 <= left - 3 + 4 <= 9 and -4 <= top - 2 <= 4 for left, top in boxes)
+
+
+def test_without_a_chance_random_draws_leave_the_greys(playground):
+    control(playground, "brightness").value = 0.5
+    control(playground, "random draw").value = 1
+    assert first_row(playground) != list(range(150, -10, -10))
+    control(playground, "chance of greys").value = 0
+    assert first_row(playground) == list(range(150, -10, -10))
+
+
+def test_a_grey_slice_can_be_changed():
+    playground = widgets.augmentation_playground(IMAGE[..., 1], LABELS)
+    control(playground, "brightness").value = 0.5
+    assert (grey(playground) == 10).all()
+
+
+def test_a_slice_that_is_not_square_is_refused():
+    with pytest.raises(ValueError, match="square"):
+        widgets.augmentation_playground(IMAGE[:10], LABELS[:10])
+
+
+def test_all_six_are_found_in_one_place():
+    six = {
+        "slice_browser", "augmentation_playground", "threshold_explorer", "training_monitor",
+        "prediction_reviewer", "model_playground",
+    }
+    assert six <= set(widgets.__all__)
+
+
 def test_a_widget_reuses_one_figure_and_leaves_none_open():
     browser = widgets.browse_slices([IMAGE, IMAGE], [LABELS, LABELS], ["first", "second"])
-    before = browser.result
+    before = browser.figure
     control(browser, "slice").value = 1
-    assert browser.result is before
+    assert browser.figure is before
     assert len(picture(browser).images) == 1
     assert plt.get_fignums() == []

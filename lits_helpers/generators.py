@@ -237,6 +237,7 @@ def batches(
     balanced: bool = False,
     seed: int | None = None,
     first_epoch: int = 0,
+    classes: int = 1,
 ) -> tf.data.Dataset:
     """Batches for ``fit``: what the report's ``train_generator`` gives, from the cache.
 
@@ -259,12 +260,14 @@ def batches(
         of the epoch alone, so that a resumed run sees what an uninterrupted one would have.
     first_epoch : int
         Number of the epoch that the first pass over the data set is.
+    classes : int
+        1: the truth is the tumour. 3: one channel each for background, liver and tumour.
 
     Returns
     -------
     tf.data.Dataset
         Of images, float32 (n, size, size, 3) in 0..1, and tumour masks, float32
-        (n, size, size, 1), 0 or 1.
+        (n, size, size, classes), 0 or 1.
     """
     import tensorflow as tf
 
@@ -290,8 +293,8 @@ def batches(
         return iterate_batches(cache, chosen, batch_size, augmentation=augmentation, random=random)
 
     def prepared(images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        tumour = tf.cast(labels[..., None] == TUMOUR, tf.float32)
-        return tf.cast(images, tf.float32) / 255, tumour
+        truth = tf.one_hot(labels, 3) if classes == 3 else tf.cast(labels[..., None] == TUMOUR, tf.float32)
+        return tf.cast(images, tf.float32) / 255, truth
 
     signature = (
         tf.TensorSpec((None, size, size, 3), tf.uint8),

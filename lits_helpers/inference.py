@@ -76,7 +76,7 @@ def _predict_batch(model: keras.Model, images: np.ndarray, batch_size: int, flip
         for axes in FLIPS:
             found += np.flip(model.predict_on_batch(np.ascontiguousarray(np.flip(filled, axes))), axes)
         found /= 1 + len(FLIPS)
-    return found[: len(images), ..., 0]
+    return found[: len(images), ..., -1]  # the tumour, whether alone or the last of three classes
 
 
 def predict_slices(

@@ -207,3 +207,33 @@ class PooledIoU(_PooledOverlap):
         """The score so far: scalar in [0, 1]."""
         union = self.truth_pixels + self.predicted_pixels - self.intersection
         return self._quotient(self.intersection, union)
+
+
+@registered
+class TumourDice(PooledDice):
+    """:class:`PooledDice` of the last channel, the tumour's, of several classes."""
+
+    def update_state(self, y_true, y_pred, sample_weight=None) -> None:
+        """As :class:`PooledDice` does; tensors (batch, rows, columns, classes)."""
+        super().update_state(y_true[..., -1], y_pred[..., -1], sample_weight)
+
+
+@registered
+class TumourIoU(PooledIoU):
+    """:class:`PooledIoU` of the last channel, the tumour's, of several classes."""
+
+    def update_state(self, y_true, y_pred, sample_weight=None) -> None:
+        """As :class:`PooledIoU` does; tensors (batch, rows, columns, classes)."""
+        super().update_state(y_true[..., -1], y_pred[..., -1], sample_weight)
+
+
+@registered
+def tumour_dice_coef(truth: keras.KerasTensor, predicted: keras.KerasTensor) -> keras.KerasTensor:
+    """:func:`dice_coef` of the last channel, the tumour's, of several classes."""
+    return dice_coef(truth[..., -1], predicted[..., -1])
+
+
+@registered
+def tumour_iou(truth: keras.KerasTensor, predicted: keras.KerasTensor) -> keras.KerasTensor:
+    """:func:`iou` of the last channel, the tumour's, of several classes."""
+    return iou(truth[..., -1], predicted[..., -1])

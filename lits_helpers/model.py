@@ -94,7 +94,7 @@ def unet(
     Ronneberger, Fischer, Brox, "U-Net: Convolutional Networks for Biomedical Image
     Segmentation", MICCAI 2015. Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017. "Liver Tumor Segmentation using U-Net" (2023), section 4.3.
     """
-    _check_sizes(input_size, filters, depth)
+    check_sizes(input_size, filters, depth)
     if not 0 < prior < 1:
         raise ValueError(f"prior is a probability between 0 and 1, got {prior}")
 
@@ -124,7 +124,7 @@ def unet(
     return keras.Model(inputs, outputs, name="unet")
 
 
-def _check_sizes(input_size: tuple[int, int, int], filters: int, depth: int) -> None:
+def check_sizes(input_size: tuple[int, int, int], filters: int, depth: int) -> None:
     """Raise ValueError for what :func:`unet` cannot build, before Keras fails deep inside."""
     if len(input_size) != 3:
         raise ValueError(f"input_size must be (rows, columns, channels), got {input_size}")

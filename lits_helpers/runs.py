@@ -130,10 +130,11 @@ def load_checkpoint(path: Path, image_size: int) -> keras.Model:
             f"{path}: not a checkpoint that can be loaded ({error}): train anew, or name another file"
         ) from error
     expected = (None, image_size, image_size, 3), (None, image_size, image_size, 1)
-    if (found := (model.input_shape, model.output_shape)) != expected:
+    found = model.input_shape, model.output_shape
+    if (*found[0], *found[1][:-1]) != (*expected[0], *expected[1][:-1]) or found[1][-1] not in (1, 3):
         raise DataError(
             f"{path}: a network from {found[0]} to {found[1]}, expected {expected[0]} to "
-            f"{expected[1]}: it is of another profile or architecture, train anew"
+            f"{expected[1]}, or 3 channels at the end: it is of another profile or architecture, train anew"
         )
     return model
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from .files import DataError, shown
+from .recipes import RECIPES
 
 KAGGLE_INPUT = Path("/kaggle/input")
 KAGGLE_WORKING = Path("/kaggle/working")
@@ -57,6 +58,8 @@ class Settings:
     batch_size, epochs : int
     learning_rate : float
         Adam's highest.
+    recipe : str
+        Which network learns what (``LITS_RECIPE``): one of :data:`lits_helpers.recipes.RECIPES`.
     schedule : str
         How it moves from epoch to epoch; one of :data:`lits_helpers.training.SCHEDULES`.
     layout : str
@@ -83,6 +86,7 @@ class Settings:
     epochs: int
     learning_rate: float
     schedule: str
+    recipe: str = "report"
     layout: str = ""
     mask_meaning: str = ""
     seed: int = 32
@@ -122,7 +126,7 @@ def find_kaggle_data(kaggle_input: Path) -> Path | None:
 
 
 def load_settings(**overrides: object) -> Settings:
-    """Read ``LITS_PROFILE``, ``LITS_DATA_ROOT``, ``LITS_OUTPUT_ROOT``, ``LITS_LAYOUT`` and ``LITS_MASK_MEANING``.
+    """Read the environment: ``LITS_PROFILE``, ``LITS_RECIPE`` and the other variables below.
 
     Parameters
     ----------
@@ -146,6 +150,10 @@ def load_settings(**overrides: object) -> Settings:
     profile = overrides.pop("profile", None) or os.environ.get("LITS_PROFILE") or "tiny"
     if profile not in PROFILES:
         raise DataError(f"LITS_PROFILE is {profile!r}: set it to 'tiny' or 'full'")
+
+    recipe = overrides.pop("recipe", None) or os.environ.get("LITS_RECIPE") or "report"
+    if recipe not in RECIPES:
+        raise DataError(f"LITS_RECIPE is {recipe!r}: set it to one of {', '.join(RECIPES)}")
 
     # Jupyter's current folder is the notebook's: outputs belong beside notebooks/, not inside.
     here = Path.cwd().parent if Path.cwd().name == "notebooks" else Path.cwd()
@@ -184,6 +192,6 @@ def load_settings(**overrides: object) -> Settings:
         about_data = {"layout": "report-slices", "mask_meaning": ""}
     chosen = {
         **about_data, "data_source": data_source, "data_root": data_root, "output_root": output_root,
-        **PROFILES[profile], **overrides,
+        **PROFILES[profile], **RECIPES[recipe].changes.get(profile, {}), **overrides,
     }
-    return Settings(profile=profile, **chosen)
+    return Settings(profile=profile, recipe=recipe, **chosen)

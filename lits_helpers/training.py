@@ -17,6 +17,8 @@ from __future__ import annotations
 
 import gc
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import keras
@@ -26,11 +28,14 @@ import tensorflow as tf
 from tqdm.auto import tqdm
 
 from . import metrics
+from .blocks import segmenter
+from .losses import class_loss
 from .augmentation import Augmentation
 from .devices import precision_policy, strategy, train_in_parts
 from .files import DataError, atomic_path, require_free_space, shown
 from .generators import SliceCache, batches, decode_slices
 from .model import unet
+from .recipes import RECIPES
 from .runs import (
     MONITORED,
     REPORT_AUGMENTATION,
@@ -73,37 +78,57 @@ SCHEDULES = {
 
 
 def compiled_unet(settings: Settings) -> keras.Model:
-    """The report's network, loss and optimizer, ready to be trained.
+    """The recipe's network, loss and optimizer, ready to be trained.
 
-    Adam; binary cross-entropy plus Dice; the report's metrics, and pooled Dice and IoU at its
-    threshold of 0.30. Computes in :func:`precision_policy`; Keras's own policy stays as it was.
+    ``"report"``: the report's U-Net, Adam, binary cross-entropy plus Dice; the report's metrics, and
+    pooled Dice and IoU at its threshold of 0.30. ``"fast"``: a segmenter of three classes at half
+    resolution (:func:`lits_helpers.blocks.segmenter`), :func:`lits_helpers.losses.class_loss`, and the
+    same metrics of the tumour.
     """
     size = settings.image_size
+    if RECIPES[settings.recipe].classes == 1:
+        return compiled(
+            lambda: unet(
+                (size, size, 3),
+                filters=settings.filters, depth=settings.depth, momentum=settings.momentum, prior=settings.prior,
+            ),
+            learning_rate=settings.learning_rate, loss=metrics.bce_dice_loss, metric_list=[
+                keras.metrics.BinaryAccuracy(name="accuracy"),
+                metrics.dice_coef,
+                metrics.iou,
+                metrics.PooledDice(name="pooled_dice"),
+                metrics.PooledIoU(name="pooled_iou"),
+            ],
+        )
+    return compiled(
+        lambda: segmenter((size, size, 3), filters=settings.filters, depth=settings.depth),
+        learning_rate=settings.learning_rate, loss=class_loss, metric_list=[
+            keras.metrics.CategoricalAccuracy(name="accuracy"),
+            keras.metrics.MeanMetricWrapper(metrics.tumour_dice_coef, name="dice_coef"),
+            keras.metrics.MeanMetricWrapper(metrics.tumour_iou, name="iou"),
+            metrics.TumourDice(name="pooled_dice"),
+            metrics.TumourIoU(name="pooled_iou"),
+        ],
+    )
+
+
+def compiled(
+    network: Callable[[], keras.Model], *, learning_rate: float, loss: Callable, metric_list: list
+) -> keras.Model:
+    """Build a network in :func:`precision_policy` (Keras's own stays as it was) and compile it with Adam."""
     policy, usual = precision_policy()[0], keras.config.dtype_policy()
     keras.config.set_dtype_policy(policy)
     try:
-        model = unet(
-            (size, size, 3),
-            filters=settings.filters, depth=settings.depth,
-            momentum=settings.momentum, prior=settings.prior,
-        )
+        model = network()
     finally:
         keras.config.set_dtype_policy(usual)
-    optimizer = keras.optimizers.Adam(settings.learning_rate)
+    optimizer = keras.optimizers.Adam(learning_rate)
     if policy == "mixed_float16":
         # Keras would do so by itself, but leave it out of the checkpoint: a run that went on in
         # another process would start with an empty optimizer, and without scaled losses.
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
     model.compile(
-        optimizer=optimizer,
-        loss=metrics.bce_dice_loss,
-        metrics=[
-            keras.metrics.BinaryAccuracy(name="accuracy"),
-            metrics.dice_coef,
-            metrics.iou,
-            metrics.PooledDice(name="pooled_dice"),
-            metrics.PooledIoU(name="pooled_iou"),
-        ],
+        optimizer=optimizer, loss=loss, metrics=metric_list,
         jit_compile=bool(tf.config.list_physical_devices("GPU")),  # XLA makes the CPU slower
     )
     return model
@@ -144,79 +169,142 @@ def train(
         epoch, the memory too small for a single slice, or the validation loss no number any
         more; the epochs before stay.
     """
+    return run(slice_task(settings, table, augmentation=augmentation), minutes=minutes)
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """A network to be trained, and what with; :func:`run` does it.
+
+    Attributes
+    ----------
+    folder : Path
+        The run folder.
+    settings : Settings
+    table : DataFrame
+        With ``split``; stored in the run folder.
+    size, batch_size, epochs : int
+        Rows and columns the network sees; slices a step; passes over ``training``.
+    network : function
+        Builds the network, compiled.
+    training : function of (first_epoch, replicas)
+        Its batches from an epoch on, which ``replicas`` devices share.
+    validation : function of (replicas)
+        Batches of the validation slices.
+    adapting : function of (seconds)
+        Callbacks that move the learning rate or stop the training, given the seconds that
+        the epochs before took. Their state follows from the history alone.
+    seconds : float or None
+        All the time the run gets, where its schedule goes by the clock; then it is finished when that
+        is used up.
+    """
+
+    folder: Path
+    settings: Settings
+    table: pd.DataFrame
+    size: int
+    batch_size: int
+    epochs: int
+    network: Callable[[], keras.Model]
+    training: Callable[[int, int], tf.data.Dataset]
+    validation: Callable[[int], tf.data.Dataset]
+    adapting: Callable[[float], list[keras.callbacks.Callback]]
+    seconds: float | None = None
+
+
+def slice_task(settings: Settings, table: pd.DataFrame, *, augmentation: Augmentation) -> Task:
+    """Training on whole slices, as the settings say."""
     if settings.schedule not in SCHEDULES:
         raise DataError(f"schedule is {settings.schedule!r}: choose from {sorted(SCHEDULES)}")
+    sides = {side: table[table.split == side] for side in ("train", "validation")}
+    classes = RECIPES[settings.recipe].classes
+
+    def cache() -> SliceCache:
+        return decode_slices(table, settings.image_size, settings.output_root)
+
+    def training(first_epoch: int, replicas: int) -> tf.data.Dataset:
+        found = batches(
+            cache(), sides["train"], settings.batch_size,
+            augmentation=augmentation, balanced=True, seed=settings.seed, first_epoch=first_epoch, classes=classes,
+        )
+        # TensorFlow wants equal parts, none empty: short batches are left out. (Keras also looks at a
+        # first batch ahead of time here, so draws are those of one epoch later than on one GPU, in a
+        # resumed run as in an undisturbed one.)
+        return found if replicas == 1 else found.take(max(1, len(sides["train"]) // settings.batch_size))
+
+    def validation(replicas: int) -> tf.data.Dataset:
+        rows = sides["validation"]
+        whole = -(-len(rows) // replicas) * replicas  # the last slice is repeated
+        rows = rows.iloc[np.minimum(np.arange(whole), len(rows) - 1)]
+        return batches(cache(), rows, settings.batch_size, classes=classes)
+
+    def adapting(seconds: float) -> list[keras.callbacks.Callback]:
+        stopping = keras.callbacks.EarlyStopping(MONITORED, patience=EARLY_STOPPING_PATIENCE)
+        return [stopping, SCHEDULES[settings.schedule](settings)]
+
+    return Task(
+        folder=run_folder(settings, table, augmentation), settings=settings, table=table,
+        size=settings.image_size, batch_size=settings.batch_size, epochs=settings.epochs,
+        network=lambda: compiled_unet(settings), training=training, validation=validation, adapting=adapting,
+    )
+
+
+def run(task: Task, *, minutes: float | None = None) -> Path:
+    """Do a task, or go on with it; returns its run folder. Errors and ``minutes`` are those of :func:`train`."""
     deadline = np.inf if minutes is None else time.monotonic() + 60 * minutes
-    folder = run_folder(settings, table, augmentation)
+    settings, folder = task.settings, task.folder
     settle(folder)
-    if is_finished(read_history(folder), settings.epochs):
+    if _is_done(task, read_history(folder)):
         return folder
     policy, reason = precision_policy()
     print(f"{policy}: {reason}. Run folder: {shown(folder)}")
-    save_split(table, folder / "split.csv")
-    cache = decode_slices(table, settings.image_size, settings.output_root)
+    save_split(task.table, folder / "split.csv")
     parts, devices = parts_per_batch(folder), strategy()
-    if settings.batch_size % devices.num_replicas_in_sync:
+    if task.batch_size % devices.num_replicas_in_sync:
         raise DataError(
-            f"batch_size {settings.batch_size} does not divide among {devices.num_replicas_in_sync} GPUs: take a "
+            f"batch_size {task.batch_size} does not divide among {devices.num_replicas_in_sync} GPUs: take a "
             "multiple, or show TensorFlow fewer with CUDA_VISIBLE_DEVICES"
         )
-    most_parts = -(-settings.batch_size // devices.num_replicas_in_sync)
+    most_parts = -(-task.batch_size // devices.num_replicas_in_sync)
     while True:
-        write_description(folder, settings, table, policy=policy, parts=parts)
+        write_description(folder, settings, task.table, policy=policy, parts=parts)
         try:
-            _fit(settings, table, cache, folder, devices, augmentation=augmentation, parts=parts, deadline=deadline)
+            _fit(task, devices, parts=parts, deadline=deadline)
             return folder
         except tf.errors.ResourceExhaustedError as error:
             if parts >= most_parts:
                 raise DataError(
-                    f"out of memory with one slice at a time, {settings.image_size} x {settings.image_size} "
+                    f"out of memory with one slice at a time, {task.size} x {task.size} "
                     f"and {settings.filters} filters: take fewer of either, or end what else uses the GPU"
                 ) from error
         # Out of the except block: the error keeps the network that did not fit in memory.
         gc.collect()
         parts = min(2 * parts, most_parts)
         print(
-            f"out of memory: batches of {settings.batch_size} are taken in {parts} parts from here on. Steps and "
+            f"out of memory: batches of {task.batch_size} are taken in {parts} parts from here on. Steps and "
             "schedule stay; batch normalisation and Dice in the loss see a part, so scores can differ a little"
         )
 
 
-def _fit(
-    settings: Settings, table: pd.DataFrame, cache: SliceCache, folder: Path, devices: tf.distribute.Strategy,
-    *, augmentation: Augmentation, parts: int, deadline: float,
-) -> None:
+def _fit(task: Task, devices: tf.distribute.Strategy, *, parts: int, deadline: float) -> None:
     """Train from the last finished epoch on, until the last, the deadline or early stopping."""
-    history = read_history(folder)
-    keras.utils.set_random_seed(settings.seed)
-    sides = {side: table[table.split == side] for side in ("train", "validation")}
-    training = batches(
-        cache, sides["train"], settings.batch_size,
-        augmentation=augmentation, balanced=True, seed=settings.seed, first_epoch=len(history),
-    )
-    replicas, validation = devices.num_replicas_in_sync, sides["validation"]
-    if replicas > 1:
-        # TensorFlow wants equal parts, none empty: short training batches are left out, and the last
-        # validation slice is repeated. (Keras also looks at a first batch ahead of time here, so draws
-        # are those of one epoch later than on one GPU, in a resumed run as in an undisturbed one.)
-        training = training.take(max(1, len(sides["train"]) // settings.batch_size))
-        whole = -(-len(validation) // replicas) * replicas
-        validation = validation.iloc[np.minimum(np.arange(whole), len(validation) - 1)]
+    history = read_history(task.folder)
+    keras.utils.set_random_seed(task.settings.seed)
+    replicas = devices.num_replicas_in_sync
     with devices.scope():
         if len(history):
-            model = load_checkpoint(state_path(folder, len(history)), settings.image_size)
+            model = load_checkpoint(state_path(task.folder, len(history)), task.size)
         else:
-            model = compiled_unet(settings)
+            model = task.network()
     if parts > 1:
         train_in_parts(model, parts)
-    stopping = keras.callbacks.EarlyStopping(MONITORED, patience=EARLY_STOPPING_PATIENCE)
-    adapting = [stopping, SCHEDULES[settings.schedule](settings)]
+    adapting = task.adapting(history.seconds.sum() if len(history) else 0.0)
     model.fit(
-        training,
-        validation_data=batches(cache, validation, settings.batch_size),
+        task.training(len(history), replicas),
+        validation_data=task.validation(replicas),
         initial_epoch=len(history),
-        epochs=settings.epochs,
-        callbacks=[*adapting, _RunFolder(folder, history, adapting, deadline)],
+        epochs=task.epochs,
+        callbacks=[*adapting, _RunFolder(task.folder, history, adapting, deadline)],
         shuffle=False,  # the batches are shuffled already; else Keras warns
         verbose=0,
     )
@@ -308,3 +396,8 @@ def is_finished(history: pd.DataFrame, epochs: int) -> bool:
     return len(history) >= epochs or since_best >= EARLY_STOPPING_PATIENCE
 
 
+def _is_done(task: Task, history: pd.DataFrame) -> bool:
+    if task.seconds is None:
+        return is_finished(history, task.epochs)
+    # What is left is less than another epoch takes.
+    return len(history) > 0 and history.seconds.sum() + history.seconds.iloc[-1] / 2 > task.seconds

@@ -1,0 +1,95 @@
+"""Losses for networks that tell three classes apart, beside the report's in :mod:`lits_helpers.metrics`.
+
+Each takes truth one-hot and probabilities, both (batch, rows, columns, classes), and returns a float32
+tensor (1,): sums over all pixels of the batch, as the report's Dice takes them, because a slice
+without a tumour has no Dice of its own. Class 0 is background and never counts in an overlap: it is
+nearly everywhere, and right by itself. (Not a scalar: see :func:`lits_helpers.metrics.bce_dice_loss`.)
+"""
+
+from __future__ import annotations
+
+import keras
+from keras import ops
+
+from .metrics import SMOOTH, registered
+
+SMALLEST = 1e-6  # probability whose logarithm is still taken
+
+
+def _sums(
+    truth: keras.KerasTensor, predicted: keras.KerasTensor
+) -> tuple[keras.KerasTensor, keras.KerasTensor, keras.KerasTensor]:
+    """Per class but background: true positives, false positives and false negatives, as sums of
+    probabilities in float32."""
+    truth, predicted = (
+        ops.reshape(ops.cast(values, "float32"), (-1, values.shape[-1]))[:, 1:] for values in (truth, predicted)
+    )
+    shared = ops.sum(truth * predicted, axis=0)
+    return shared, ops.sum(predicted, axis=0) - shared, ops.sum(truth, axis=0) - shared
+
+
+@registered
+def cross_entropy(truth: keras.KerasTensor, predicted: keras.KerasTensor) -> keras.KerasTensor:
+    """Mean over pixels of ``-log`` of the true class's probability, natural logarithm."""
+    truth, predicted = (ops.cast(values, "float32") for values in (truth, predicted))
+    taken = ops.sum(truth * ops.log(ops.clip(predicted, SMALLEST, 1.0)), axis=-1)
+    return ops.reshape(-ops.mean(taken), (1,))
+
+
+def _tversky(truth, predicted, missed: float, false: float) -> keras.KerasTensor:
+    shared, false_positive, false_negative = _sums(truth, predicted)
+    return (shared + SMOOTH) / (shared + false * false_positive + missed * false_negative + SMOOTH)
+
+
+@registered
+def class_dice_loss(truth: keras.KerasTensor, predicted: keras.KerasTensor) -> keras.KerasTensor:
+    """Sum over liver and tumour of 1 minus the smoothed soft Dice; in [0, classes - 1)."""
+    # Half of each error, and half of the smoothing on both sides, is Dice: 2 shared / (2 shared + errors).
+    shared, false_positive, false_negative = _sums(truth, predicted)
+    dice = (2 * shared + SMOOTH) / (2 * shared + false_positive + false_negative + SMOOTH)
+    return ops.reshape(ops.sum(1 - dice), (1,))
+
+
+@registered
+def class_loss(truth: keras.KerasTensor, predicted: keras.KerasTensor) -> keras.KerasTensor:
+    """:func:`cross_entropy` plus :func:`class_dice_loss`: what the recipes train with."""
+    return cross_entropy(truth, predicted) + class_dice_loss(truth, predicted)
+
+
+@registered
+def jaccard_loss(truth: keras.KerasTensor, predicted: keras.KerasTensor) -> keras.KerasTensor:
+    """Sum over liver and tumour of 1 minus the smoothed soft Jaccard index (Yuan 2017, section 2.3).
+
+    ``shared / (shared + false positive + false negative)`` with sums of probabilities. Yuan has
+    squares in the denominator; with the sums of probabilities, as here, an undecided 0.5 costs more.
+
+    References
+    ----------
+    Y. Yuan, "Hierarchical Convolutional-Deconvolutional Neural Networks for Automatic Liver and Tumor
+    Segmentation", arXiv:1710.04540.
+    """
+    return ops.reshape(ops.sum(1 - _tversky(truth, predicted, 1.0, 1.0)), (1,))
+
+
+@registered
+def focal_tversky_loss(truth: keras.KerasTensor, predicted: keras.KerasTensor) -> keras.KerasTensor:
+    """Sum over liver and tumour of ``(1 - TI) ** (3/4)``, TI weighing misses 0.7 and false pixels 0.3.
+
+    Misses of small tumours weigh more, and so do classes that are still bad. ``keras.losses.Tversky``
+    is not used: it swaps the two weights against its own documentation.
+
+    References
+    ----------
+    Salehi et al., "Tversky loss function for image segmentation using 3D fully convolutional deep
+    networks", MLMI 2017, for the index; Abraham and Khan, "A novel focal Tversky loss function with
+    improved attention U-Net for lesion segmentation", ISBI 2019, for the exponent 1 / gamma, gamma 4/3.
+    """
+    # The slope of x ** 0.75 is endless at 0, which a perfect class would reach.
+    rest = ops.maximum(1 - _tversky(truth, predicted, 0.7, 0.3), SMALLEST)
+    return ops.reshape(ops.sum(rest**0.75), (1,))
+
+
+LOSSES = {
+    "class": class_loss, "cross-entropy": cross_entropy, "dice": class_dice_loss,
+    "jaccard": jaccard_loss, "focal-tversky": focal_tversky_loss,
+}

@@ -1,17 +1,17 @@
 """Sort slices into empty, liver only, liver and tumour, and skip those that a segmentation need not see.
 
 After Kaur, Chauhan, Aggarwal, "An automated slice sorting technique for multi-slice computed
-tomography liver cancer images using convolutional network", Expert Systems with Applications 186
-(2021) 115686. Of it only the abstract could be read: a CNN sorts 63,503 CT images of liver-cancer
-patients (The Cancer Imaging Archive) into three categories, so that a therapist looks at few of
-them; validation accuracy 99.1 % with augmented slices and 98.7 % without, test accuracy 93.1 %. The
-two kinds of augmentation are as this project's survey names them: Gaussian filtering and histogram
-equalisation.
+tomography liver cancer images using convolutional network", 2021. Of it only the abstract could be
+read, in the British Library's catalogue: a CNN sorts 63,503 CT images of liver-cancer patients (The
+Cancer Imaging Archive) into three categories "based on the likelihood of the spread of cancer", so
+that a therapist looks at few of them. Validation accuracy is 99.1 % with augmented slices and
+98.7 % without, test accuracy with them 93.1 %. Of its augmentation, Gaussian filtering and
+histogram equalisation, the report names the kinds; their parameters are ours.
 
-What differs here: the three categories are the slice table's diagnoses, not organs; the network is
-a small one of our own; filtered and equalised slices are drawn at random instead of being added to
-the data set once; slices are also moved a little; and classes and patients are drawn equally often.
-The paper's figures say nothing of how patients were split, so they are no bar to compare with.
+What differs here: the three categories are the slice table's diagnoses; the network is a small one
+of our own; a slice is filtered, equalised or left alone by chance, where the paper enlarges its
+data set; slices are also moved a little; and classes and patients are drawn equally often. The
+abstract does not say whether a patient's slices were kept together, so its accuracies are no bar.
 
 How well it sorts, :mod:`lits_helpers.sorting_scores` says.
 """

@@ -17,6 +17,12 @@ def _at_least_one(text: str) -> int:
     return int(text)
 
 
+def _port(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 65535:
+        raise argparse.ArgumentTypeError(f"must be a whole number from 1 to 65535, got {text}")
+    return int(text)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m lits_helpers",
@@ -81,6 +87,11 @@ def _parser() -> argparse.ArgumentParser:
         "--predictions", metavar="FOLDER",
         help="what `predict` wrote; with --data the liver and slice spacing come from the reference labels there",
     )
+    app = command("app", "Serve a reviewer of predictions to a browser on this computer.")
+    app.add_argument("--root", metavar="FOLDER", help="nothing outside is read; by default --data, or the phantom")
+    app.add_argument("--scan", metavar="PATH", default="", help="shown at first: below the root folder")
+    app.add_argument("--model", metavar="FILE", help="a .keras file; by default the one trained last")
+    app.add_argument("--port", type=_port, default=8866, metavar="N", help="on 127.0.0.1 (8866)")
     export = command("export", "Write a trained network for OpenVINO or as ONNX, and compare the two.")
     export.add_argument("--model", metavar="FILE", required=True, help="a .keras file from training")
     export.add_argument("--format", choices=("openvino", "onnx"), default="openvino")
@@ -279,6 +290,14 @@ def _population(settings: Settings, options: argparse.Namespace) -> None:
     print(f"\npage and tables: {shown(page)}, cases.csv, lesions.csv")
 
 
+def _app(settings: Settings, options: argparse.Namespace) -> None:
+    from .app import newest_checkpoint, serve
+    from .phantom import ensure_phantom
+
+    model = options.model or newest_checkpoint(settings)
+    serve(settings, root=options.root or ensure_phantom(settings), model=model, scan=options.scan, port=options.port)
+
+
 def _export(settings: Settings, options: argparse.Namespace) -> None:
     from pathlib import Path
 
@@ -338,7 +357,7 @@ def _predict(settings: Settings, options: argparse.Namespace) -> None:
 COMMANDS = {
     "demo": _demo, "phantom": _phantom, "data": _data, "convert": _convert, "index": _index, "audit": _audit,
     "train": _train, "crossvalidate": _crossvalidate, "evaluate": _evaluate, "predict": _predict,
-    "population": _population, "export": _export,
+    "population": _population, "app": _app, "export": _export,
 }
 
 if __name__ == "__main__":

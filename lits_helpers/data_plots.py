@@ -10,7 +10,10 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from .drawing import LIVER_COLOUR, MASK_COLOURS, TRAINING_COLOUR, TUMOUR_COLOUR, draw_legend, outlined, panels, styled
+from .drawing import (
+    LIVER_COLOUR, MASK_COLOURS, SMALL, TRAINING_COLOUR, TUMOUR_COLOUR, Marks, draw_legend, draw_marks, outlined,
+    panels, styled,
+)
 from .masks import LIVER, TUMOUR
 from .plots import Case
 
@@ -19,12 +22,13 @@ TISSUES = {
     "air": (-1024, -950), "fat": (-120, -60), "water": (-10, 10), "liver with contrast": (80, 130),
     "bone": (300, 1200),
 }  # fmt: skip
+_TISSUE_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#F0E442")  # Okabe and Ito
 _COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#555555")  # Okabe and Ito
 _REFUSED_COLOUR = "#AAAAAA"
 
 
 @styled
-def gallery(cases: Sequence[Case], title: str) -> Figure:
+def gallery(cases: Sequence[Case], title: str, *, marks: Sequence[Marks] = ()) -> Figure:
     """Cases in one row, outlined where they have labels.
 
     Parameters
@@ -32,11 +36,15 @@ def gallery(cases: Sequence[Case], title: str) -> Figure:
     cases : sequence of (image, labels or None, title)
         Images uint8, grey (rows, columns) or (rows, columns, 3).
     title : str
+    marks : sequence of Marks
+        What is known of scale and sides, one a case (:func:`lits_helpers.drawing.volume_marks`).
     """
-    figure, axes = panels(1, len(cases), size=(2.2 * len(cases), 2.9), pictures=True)
-    for panel, (image, labels, words) in zip(axes[0], cases, strict=True):
+    side = min(2.5, 10 / len(cases))
+    figure, axes = panels(1, len(cases), size=(side * len(cases), side + 0.8), pictures=True)
+    for panel, (image, labels, words), known in zip(axes[0], cases, marks or [Marks()] * len(cases), strict=True):
         outlined(panel, image, labels)
-        panel.set_title(words)
+        draw_marks(panel, known)
+        panel.set_title(words, fontsize=SMALL)
     if any(labels is not None for _, labels, _ in cases):
         draw_legend(figure, MASK_COLOURS)
     figure.suptitle(title)
@@ -54,13 +62,12 @@ def hounsfield_histogram(hounsfield: np.ndarray, labels: np.ndarray) -> Figure:
     labels : uint8 array, same shape
         0 background, 1 liver, 2 tumour.
     """
-    figure, axes = panels(1, 2, size=(9, 2.9))
+    figure, axes = panels(1, 2, size=(9, 3.4))
     whole, close = axes[0]
-    whole.hist(hounsfield.ravel(), bins=np.arange(-1024, 1300, 8), color="#888888")
-    for number, (tissue, (low, high)) in enumerate(TISSUES.items()):
-        whole.axvspan(low, high, color=_COLOURS[number % len(_COLOURS)], alpha=0.3, lw=0, label=tissue)
+    whole.hist(hounsfield.ravel(), bins=np.arange(-1024, 1300, 8), color="#555555")
+    for (tissue, (low, high)), colour in zip(TISSUES.items(), _TISSUE_COLOURS, strict=True):
+        whole.axvspan(low, high, color=colour, alpha=0.5, lw=0, label=tissue, zorder=0)
     whole.set(title="All voxels", xlabel="HU", ylabel="voxels", yscale="log")
-    whole.legend(fontsize=7, loc="upper right")
     bins = np.arange(-50, 250, 4)
     for label, colour, name in ((LIVER, LIVER_COLOUR, "liver"), (TUMOUR, TUMOUR_COLOUR, "tumour")):
         values = hounsfield[labels == label]
@@ -69,7 +76,9 @@ def hounsfield_histogram(hounsfield: np.ndarray, labels: np.ndarray) -> Figure:
             close.hist(values, bins=bins, density=True, histtype="step", lw=1.5, color=colour, label=title)
     close.set(title="Labelled voxels", xlabel="HU", ylabel="share of voxels per HU")
     if labels.any():
-        close.legend(fontsize=8)
+        close.margins(y=0.35)  # room for the legend above the curves
+        close.legend(loc="upper left")
+    figure.legend(handles=whole.get_legend_handles_labels()[0], loc="outside lower center", ncols=len(TISSUES))
     figure.suptitle("CT numbers")
     return figure
 
@@ -84,18 +93,20 @@ def coding_damage(scores: pd.DataFrame) -> Figure:
         ``coding``, ``quality`` (0 to 100; 101 stands for PNG), ``tumour_dice`` (with the true
         labels, pooled over slices) and ``right_diagnosis`` (share of slices).
     """
-    figure, axes = panels(1, 2, size=(9, 3.2), sharex=True)
+    figure, axes = panels(1, 2, size=(9, 3.5), sharex=True)
     qualities = sorted(scores.quality.unique())
-    titles = {"tumour_dice": "tumour Dice, pooled", "right_diagnosis": "slices with the right diagnosis, share"}
+    titles = {"tumour_dice": "Tumour Dice, pooled", "right_diagnosis": "Slices with the right diagnosis, share"}
     for panel, (what, title) in zip(axes[0], titles.items(), strict=True):
-        for colour, (coding, rows) in zip(_COLOURS, scores.groupby("coding", sort=False)):
+        for number, (colour, (coding, rows)) in enumerate(zip(_COLOURS, scores.groupby("coding", sort=False))):
             rows = rows.sort_values("quality")
             places = [qualities.index(quality) for quality in rows.quality]
-            panel.plot(places, rows[what], "o-", ms=4, color=colour, label=coding)
+            width = max(5 - 1.3 * number, 1.2)  # of lines that coincide the wider show beside the narrower
+            panel.plot(places, rows[what], "o-", ms=width + 2, lw=width, color=colour, label=coding)
         names = ["PNG" if quality > 100 else str(quality) for quality in qualities]
         panel.set(title=title, xlabel="JPEG quality", xticks=range(len(names)), xticklabels=names)
         panel.grid(axis="y", lw=0.3)
-    axes[0, 0].legend(fontsize=7)
+    handles, _ = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
     figure.suptitle("Decoded labels against the true ones")
     return figure
 
@@ -119,7 +130,7 @@ def resolution_ceiling(lesions: pd.DataFrame, sizes: Sequence[int]) -> Figure:
     panel.set(title="Dice of a perfect answer, made smaller and larger again", ylabel="Dice of the lesion",
               xlabel="diameter of a ball of the lesion's volume (mm; dotted: 10)")
     panel.set_ylim(top=1.02)
-    panel.legend(title="network input", fontsize=8)
+    panel.legend(title="network input")
     return figure
 
 
@@ -147,7 +158,7 @@ def comparability_card(
         Of your figure.
     """
     shown = rows[rows.metric == metric].sort_values(["comparable", "value"], ascending=False)
-    figure, axes = panels(1, 1, size=(11, 1.7 + 0.27 * len(shown)))
+    figure, axes = panels(1, 1, size=(11, 1.7 + 0.3 * len(shown)))
     panel = axes[0, 0]
     panel.hlines(0, low, high, color="black", linewidth=2)
     panel.plot(value, 0, "D", color="black", markersize=6)
@@ -163,7 +174,7 @@ def comparability_card(
     panel.axvline(value, color="black", linewidth=0.6, linestyle=":")
     colours = ["black", *np.where(shown.comparable, TRAINING_COLOUR, "#666666")]
     for place, (reason, colour) in enumerate(zip(reasons, colours, strict=True)):
-        panel.text(1.02, place, fill(reason, 80), color=colour, fontsize=7, va="center", linespacing=0.95)
+        panel.text(1.02, place, fill(reason, 76, break_on_hyphens=False), color=colour, fontsize=8, va="center", linespacing=0.95)
         panel.get_yticklabels()[place].set_color(colour)
     other = len(rows) - len(shown)
     figure.suptitle(

@@ -3,30 +3,35 @@
 Every function takes arrays or tables and returns a figure that pyplot knows, so a notebook cell
 reads ``plots.class_counts(table)`` and then ``plt.show()``, and the figure appears once. A *case*
 is (image, labels, title): uint8 image, grey (rows, columns) or in the report's three-channel
-coding (rows, columns, 3); labels 0 background, 1 liver, 2 tumour.
+coding (rows, columns, 3); labels 0 background, 1 liver, 2 tumour. *Marks* say how large a picture's
+pixels are and which side is the patient's right (:func:`lits_helpers.drawing.slice_marks`), one for
+each case; without them there is no scale bar and no side.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from textwrap import fill
 
 import cv2
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
-from matplotlib.ticker import LogFormatter
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from .drawing import (
-    DIAGNOSIS_COLOURS, ERROR_COLOURS, LIVER_COLOUR, MASK_COLOURS, TRAINING_COLOUR, TUMOUR_COLOUR,
-    VALIDATION_COLOUR, dice_words, draw_legend, draw_outline, error_map, outlined, panels, show_ct,
-    styled,
+    DIAGNOSIS_COLOURS, ERROR_COLOURS, LIVER_COLOUR, MASK_COLOURS, SMALL, TRAINING_COLOUR, TUMOUR_COLOUR,
+    VALIDATION_COLOUR, Marks, dice_words, draw_legend, draw_marks, draw_outline, error_map, outlined,
+    panels, show_ct, styled,
 )
-from .files import atomic_path
+from .files import DataError, atomic_path
 from .index import REPORT_COUNTS
 from .masks import LIVER, THRESHOLD, TUMOUR, Coding, report_target
 from .splits import SPLITS
@@ -43,8 +48,8 @@ METRIC_TITLES = {
 }
 
 
-def _case_grid(rows: Sequence[Sequence[tuple]], title: str) -> Figure:
-    """Rows of cases with outlines, or without where the labels are None."""
+def _case_grid(rows: Sequence[Sequence[tuple]], title: str, marks: Sequence[Marks] = ()) -> Figure:
+    """Rows of cases with outlines, or without where the labels are None; the first with marks, if any."""
     side = min(10 / len(rows[0]), 3.3)
     size = (side * len(rows[0]), (side + 0.2) * len(rows) + 0.8)
     figure, axes = panels(len(rows), len(rows[0]), size=size, pictures=True)
@@ -52,22 +57,27 @@ def _case_grid(rows: Sequence[Sequence[tuple]], title: str) -> Figure:
         for panel, (image, labels, words) in zip(line, row, strict=True):
             outlined(panel, image, labels)
             panel.set_title(words)
+    for panel, known in zip(axes[0], marks or [Marks()] * len(rows[0]), strict=True):
+        draw_marks(panel, known)
     draw_legend(figure, MASK_COLOURS, image=rows[0][0][0])
     figure.suptitle(title)
     return figure
 
 
 @styled
-def example_slices(cases: Sequence[Case]) -> Figure:
+def example_slices(cases: Sequence[Case], *, marks: Sequence[Marks] = ()) -> Figure:
     """CT above the same CT with outlined masks, one column a case; three to five are readable."""
     above = [(image, None, title) for image, _, title in cases]
     below = [(image, labels, "") for image, labels, _ in cases]
-    return _case_grid([above, below], "CT slices, and below with outlined masks")
+    return _case_grid([above, below], "CT slices, and below with outlined masks", marks)
 
 
 @styled
 def augmentation_preview(rows: Sequence[Sequence[Case]]) -> Figure:
-    """Slices and their transformed versions: one row a slice, the original first."""
+    """Slices and their transformed versions: one row a slice, the original first.
+
+    Sides and scale are not marked: being mirrored and enlarged is what the augmentation does.
+    """
     return _case_grid(rows, "Augmentation moves image and mask together")
 
 
@@ -109,7 +119,7 @@ def coding_example(coding: Coding, picture: np.ndarray, labels: np.ndarray) -> F
             marks[place] = (",".join(map(str, np.atleast_1d(level))), colours[label])
     for place, (words, colour) in marks.items():
         levels.axvline(place, color=colour, linestyle=":")
-        levels.text(place, 1.01, words, transform=levels.get_xaxis_transform(), ha="center", fontsize=8, rotation=30)
+        levels.text(place, 1.01, words, transform=levels.get_xaxis_transform(), ha="center", fontsize=SMALL, rotation=30)
     levels.set(yscale="log", ylim=(0.5, 2 * grey.size), xlabel="luminance" if picture.ndim == 3 else "grey level")
     levels.set(ylabel="pixels (log scale)")
     levels.xaxis.get_major_locator().set_params(integer=True)
@@ -120,7 +130,8 @@ def coding_example(coding: Coding, picture: np.ndarray, labels: np.ndarray) -> F
         shown[labels == label] = to_rgba(colours[label])
     decoded.set_facecolor("black")
     decoded.imshow(shown, interpolation="nearest")
-    decoded.set_title(f"Labels (liver {np.sum(labels == LIVER):,}, tumour {np.sum(labels == TUMOUR):,} pixels)")
+    counted = f"liver {np.sum(labels == LIVER):,}, tumour {np.sum(labels == TUMOUR):,} pixels"
+    decoded.set_title(f"Decoded labels\n{counted}")
     for panel in (stored, decoded):
         panel.set(xticks=[], yticks=[])
         panel.spines[:].set_visible(False)
@@ -157,6 +168,7 @@ def class_counts(table: pd.DataFrame) -> Figure:
         total = sum(numbers)
         panel.bar_label(bars, [f"{n:,}\n({n / max(total, 1):.0%})" for n in numbers], padding=2)
         panel.set(title=f"{title}\n({total:,} slices)", ylim=(0, 1.25 * max(*numbers, 1)))
+        panel.set_xticks(range(3), [name.replace(" and ", " and\n") for name in DIAGNOSIS_COLOURS])
         panel.yaxis.set_major_formatter("{x:,.0f}")
     axes[0, 0].set_ylabel("slices")
     figure.suptitle("Slices of each diagnosis")
@@ -190,7 +202,7 @@ def mask_conversion(cases: Sequence[Case]) -> Figure:
         line[3].imshow(colours[labels], interpolation="nearest")
         line[0].set_ylabel(title)
         scale = figure.colorbar(levels, ax=line[1]).ax
-        scale.tick_params(labelsize=8)
+        scale.tick_params(labelsize=SMALL)
         band = scale.axhspan(*REPORT_TUMOUR_BAND, fill=False, hatch="////", edgecolor="white", lw=0)
         target = scale.axhline(0.30 * 255, color="black", lw=2)
     target = Line2D([], [], color=target.get_color(), lw=2, label="target above 0.30 of 255")
@@ -229,9 +241,9 @@ def split_overview(table: pd.DataFrame) -> Figure:
         volumes = np.count_nonzero(here.sum(axis=1))
         panel.set(title=f"{split} (volumes: {volumes}, slices: {here.sum():,})", xlabel="slices")
         panel.grid(axis="y", linewidth=0.3)
-        panel.set_axisbelow(True)
+    axes[0, 0].set_xlim(0, 1.04 * counts.sum(axis=1).max())
     axes[0, 0].set(ylabel="volume", ylim=(len(order) - 0.4, -0.6))  # the first on top
-    axes[0, 0].set_yticks(range(len(order)), order, fontsize=min(8, 50 * height / len(order)))
+    axes[0, 0].set_yticks(range(len(order)), order, fontsize=min(SMALL, 50 * height / len(order)))
     for label, volume in zip(axes[0, 0].get_yticklabels(), order, strict=True):
         label.set_fontweight("bold" if volume in leaking else "normal")
     draw_legend(figure, DIAGNOSIS_COLOURS)
@@ -257,9 +269,9 @@ def training_curves(history: pd.DataFrame, *, monitor: str = "val_loss") -> Figu
     Figure 8 of the report.
     """
     metrics = [c for c in history if c not in ("epoch", "seconds") and not c.startswith("val_")]
-    columns = min(len(metrics), 3)
+    columns = min(len(metrics), 3 if len(metrics) <= 6 else 4)
     lines = -(-len(metrics) // columns)
-    figure, axes = panels(lines, columns, size=(10 / 3 * columns, 2.4 * lines + 0.8))
+    figure, axes = panels(lines, columns, size=(min(10 / 3 * columns, 10), 2.4 * lines + 0.8))
     for unused in axes.flat[len(metrics):]:
         unused.remove()
     curves = (("", TRAINING_COLOUR, "training"), ("val_", VALIDATION_COLOUR, "validation"))
@@ -303,6 +315,7 @@ def predictions(
     *,
     target: str = "tumour",
     threshold: float = THRESHOLD,
+    marks: Sequence[Marks] = (),
 ) -> Figure:
     """CT, truth, prediction, probability and errors, one row a slice.
 
@@ -317,6 +330,8 @@ def predictions(
         ``"tumour"`` or ``"liver"``: what truth and probability are about.
     threshold : float
         Probabilities above it are the prediction.
+    marks : sequence of Marks
+        One a case: sides and scale in the CT, and the scale of what is enlarged.
 
     Raises
     ------
@@ -331,9 +346,10 @@ def predictions(
     names = ("CT", "Truth", "Prediction", "Probability", "Errors")
     for panel, name in zip(axes[0], names, strict=True):
         panel.set_title(name)
-    for line, (image, truth, probability, title) in zip(axes, cases, strict=True):
+    marks = marks or [Marks()] * len(cases)
+    for line, (image, truth, probability, title), known in zip(axes, cases, marks, strict=True):
         predicted = probability > threshold
-        line[0].set_ylabel(f"{title}\n{dice_words(truth, predicted)}")
+        line[0].set_ylabel(f"{fill(title, 24)}\n{dice_words(truth, predicted)}")
         truth = truth == 1
         for panel in line[[0, 1, 2, 4]]:
             show_ct(panel, image)
@@ -343,10 +359,13 @@ def predictions(
         line[4].imshow(error_map(truth, predicted), interpolation="nearest")
         left, top, side = _zoom(truth | predicted)
         line[0].add_patch(Rectangle((left, top), side, side, fill=False, edgecolor="white"))
+        draw_marks(line[0], known)
         for panel in line[1:]:
             panel.set(xlim=(left, left + side), ylim=(top + side, top))
+            panel.set_aspect(line[0].get_aspect())
+        draw_marks(line[1], replace(known, is_radiological=False))
     scale = figure.colorbar(heat, ax=axes[:, 3].tolist(), location="bottom", shrink=0.9, pad=0.02)
-    scale.ax.tick_params(labelsize=8)
+    scale.ax.tick_params(labelsize=SMALL)
     draw_legend(figure, {target: MASK_COLOURS[target], **ERROR_COLOURS}, image=cases[0][0])
     figure.suptitle(f"Predicted {target} (probability above {threshold:g}) beside the truth")
     return figure
@@ -409,8 +428,13 @@ def dice_distribution(slices: pd.DataFrame, patients: pd.DataFrame) -> Figure:
     by_size.plot(sizes, with_tumour["dice"], "o", color=TRAINING_COLOUR, alpha=0.7)
     by_size.set(title="Per patient with a tumour, by its size", xlabel="true tumour pixels")
     by_size.set_xscale("log")
+    # Whole decades, in figures; 2 and 5 between them too where there is room for it.
+    decades = np.log10([sizes.min(), sizes.max()]) if len(sizes) else np.array([0, 1])
+    first, last = np.floor(decades[0]), max(np.ceil(decades[1]), np.floor(decades[0]) + 1)
+    by_size.set_xlim(10**first / 1.1, 10**last * 1.1)
+    by_size.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if last - first <= 2 else (1,)))
     by_size.xaxis.set_major_formatter("{x:,.0f}")
-    by_size.xaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1, 0.4)))  # over a decade they overlap
+    by_size.xaxis.set_minor_formatter(NullFormatter())
     for panel in axes[0]:
         panel.grid(axis="y", linewidth=0.3)
     figure.suptitle("Distribution of Dice")
@@ -433,24 +457,43 @@ def duplicate_slices(pairs: Sequence[tuple[np.ndarray, np.ndarray, str]]) -> Fig
     for line, (first, second, title) in zip(axes, pairs, strict=True):
         show_ct(line[0], first)
         show_ct(line[1], second)
-        line[0].set_ylabel(title, fontsize=8)
+        line[0].set_ylabel(title, fontsize=SMALL)
         difference = second.astype(np.int16) - first
         shown = line[2].imshow(difference, cmap="RdBu_r", vmin=-128, vmax=128)
     scale = figure.colorbar(shown, ax=axes, location="bottom", shrink=0.3, pad=0.02, anchor=(1, 0))
-    scale.set_label("grey levels, of 255", fontsize=8)
-    scale.ax.tick_params(labelsize=8)
+    scale.set_label("grey levels, of 255", fontsize=SMALL)
+    scale.ax.tick_params(labelsize=SMALL)
     figure.suptitle("Near-duplicate slices of different volumes, and their similarity")
     return figure
 
 
-def save_figure(figure: Figure, path: str | os.PathLike) -> Path:
-    """Write a figure as PNG at 150 dpi, atomically, and return its path.
+def save_figure(figure: Figure, path: str | os.PathLike) -> tuple[Path, Path]:
+    """Write a figure as PNG, 200 dots an inch, and as SVG, atomically: both, or none.
+
+    The same figure gives the same files, whenever it is written.
+
+    Parameters
+    ----------
+    figure : Figure
+    path : path
+        Without an ending, or with ``.png`` or ``.svg``: both are written in any case.
+
+    Returns
+    -------
+    (Path, Path)
+        Of the PNG and of the SVG.
 
     Raises
     ------
     DataError
-        If the folder cannot be written or the disk is full.
+        For another ending, or if the folder cannot be written or the disk is full.
     """
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=150)
-    return Path(path)
+    path = Path(path)
+    if path.suffix.lower() not in ("", ".png", ".svg"):
+        raise DataError(f"{path.name}: figures are written as PNG and SVG: end the name in .png, in .svg or in nothing")
+    png, svg = path.with_suffix(".png"), path.with_suffix(".svg")
+    with atomic_path(svg) as temporary_svg, atomic_path(png) as temporary_png:
+        figure.savefig(temporary_png, dpi=200)
+        with plt.rc_context({"svg.hashsalt": path.stem}):  # names of parts are random otherwise
+            figure.savefig(temporary_svg, dpi=200, metadata={"Date": None})
+    return png, svg

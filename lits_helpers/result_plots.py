@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from .drawing import TRAINING_COLOUR, draw_legend, panels, styled
+from .drawing import SMALL, TRAINING_COLOUR, draw_legend, panels, styled
 from .uncertainty import Description, Scores, case_scores, describe, uncertainty_table
 
 _QUARTILES_COLOUR = "#BBBBBB"
@@ -50,7 +50,7 @@ def uncertainty_plot(
         tables = list(tables.items())
         words = score.replace("_", " ")
         _draw_runs(line[0], dict(tables[:number]))
-        line[0].set(title=f"{words} of each case", xlabel=words)
+        line[0].set(title=f"{words.capitalize()} of each case", xlabel=words)
         if is_paired:
             line[1].axvline(0, color="black", linewidth=0.8, linestyle=":")
             _draw_runs(line[1], dict(tables[number:]))
@@ -84,7 +84,6 @@ def _draw_runs(panel: Axes, tables: Mapping[object, pd.DataFrame]) -> None:
     panel.set_yticks(range(len(names)), names)
     panel.set_ylim(len(names) - 0.5, -0.5)  # the first on top
     panel.grid(axis="x", linewidth=0.3)
-    panel.set_axisbelow(True)
 
 
 def _named(name: object, found: Description) -> str:
@@ -116,7 +115,7 @@ def bland_altman(cases: pd.DataFrame) -> Figure:
     known = cases.dropna(subset=["burden_truth", "burden_predicted"])
     mean = (known.burden_truth + known.burden_predicted) / 2
     error = known.burden_predicted - known.burden_truth
-    figure, axes = panels(1, 1, size=(6, 3.4))
+    figure, axes = panels(1, 1, size=(6, 3.8))
     panel = axes[0, 0]
     panel.scatter(100 * mean, 100 * error, s=22, color=TRAINING_COLOUR, zorder=3)
     panel.axhline(0, color="black", lw=0.6)
@@ -130,7 +129,7 @@ def bland_altman(cases: pd.DataFrame) -> Figure:
         title=f"Tumour burden of {len(known)} cases", xlabel="mean of true and predicted burden (% of the liver)",
         ylabel="predicted less true (%)",
     )
-    panel.legend(fontsize=8)
+    figure.legend(handles=panel.get_legend_handles_labels()[0], loc="outside lower center", ncols=2)
     return figure
 
 
@@ -152,13 +151,15 @@ def threshold_sweep(sweep: pd.DataFrame, curve: pd.DataFrame, *, chosen: float) 
     dice.plot(sweep.threshold, sweep.tumour_dice, "o-", ms=4, color=TRAINING_COLOUR)
     dice.axvline(chosen, color="black", lw=0.8, ls=":", label=f"chosen: {chosen:g}")
     dice.set(title="Tumour Dice, pooled over cases", xlabel="threshold", ylabel="Dice")
-    dice.legend(fontsize=8)
+    dice.legend()
     response.plot(curve.false_positives_per_case, curve.recall, "o-", ms=4, color=TRAINING_COLOUR)
     for point in curve.iloc[[0, -1]].itertuples():
         place = (point.false_positives_per_case, point.recall)
-        response.annotate(f"{point.threshold:g}", place, textcoords="offset points", xytext=(4, -9), fontsize=7)
+        response.annotate(
+            f"{point.threshold:g}", place, textcoords="offset points", xytext=(0, -6), ha="center", va="top", fontsize=SMALL
+        )
     response.set(title="Lesions found (free response)", xlabel="false positives per case", ylabel="recall of lesions")
-    response.set_ylim(-0.03, 1.03)
+    response.set_ylim(-0.12, 1.03)  # with room for a threshold below a recall of 0
     for panel in axes[0]:
         panel.grid(lw=0.3)
     figure.suptitle("Validation patients: each point a threshold")

@@ -6,8 +6,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from fitting import misfits
 
-from lits_helpers import data_plots
+from lits_helpers import data_plots, drawing
 
 
 @pytest.fixture(autouse=True)
@@ -102,3 +103,49 @@ def test_a_card_on_which_nothing_compares_is_drawn_too():
     figure = data_plots.comparability_card(CARD[:1], 0.5)
     assert figure.get_suptitle().startswith("0 of 1 published")
     assert data_plots.comparability_card(CARD[3:], 0.5).axes[0].get_yticklabels()[0].get_text() == "this run: 0.50"
+
+
+def test_a_gallery_marks_the_cases_that_it_is_told_of():
+    grey = np.zeros((30, 30), np.uint8)
+    marks = [drawing.Marks(1, 1, True), drawing.Marks()]
+    known, unknown = data_plots.gallery([(grey, None, "known"), (grey, None, "unknown")], "two", marks=marks).axes
+    assert {text.get_text() for text in known.texts} == {"R", "L", "10 mm"}
+    assert len(unknown.texts) == 0
+
+
+def test_codings_that_score_the_same_show_one_beside_the_other():
+    scores = pd.DataFrame({"coding": ["a", "b", "c"], "quality": 90, "tumour_dice": 1.0, "right_diagnosis": 1.0})
+    dice, _ = data_plots.coding_damage(scores).axes
+    widths = [line.get_linewidth() for line in dice.lines]
+    assert (np.diff(widths) < -1).all()  # in points; the narrowest is drawn last
+
+
+NAMES = ("liver: 150 wide at 30 HU", "abdomen: 400 wide at 50 HU", "lungs: 1500 wide at -600 HU", "bone: 1800 wide at 400 HU")
+DAMAGE = pd.DataFrame({
+    "coding": ["0/127/255", "colours", "report-jpg", "labels"], "quality": [75, 90, 100, 101],
+    "tumour_dice": [1, 0.9, 0.8, 0.7], "right_diagnosis": [1, 0.9, 0.8, 0.7],
+})
+LESIONS = pd.DataFrame({"diameter_mm": [5.0, 30.0], "dice_256": [0.9, 1.0], "dice_96": [0.6, 0.9]})
+LONG_CARD = card(*[(f"a method with a long name, number {n}", 0.9 - n / 30, "Dice", False, "data: LiTS test, not phantom; "
+                    "split: challenge, not by patient; target: liver, not tumour; both-empty cases: 1") for n in range(20)])
+FIGURES = {
+    "gallery": lambda: data_plots.gallery(
+        [(np.zeros((40, 40), np.uint8), None, name) for name in NAMES], "Windows", marks=[drawing.Marks(0.7, 0.7, True)] * 4
+    ),
+    "hounsfield_histogram": lambda: data_plots.hounsfield_histogram(*labelled_volume()),
+    "coding_damage": lambda: data_plots.coding_damage(DAMAGE),
+    "resolution_ceiling": lambda: data_plots.resolution_ceiling(LESIONS, (256, 96)),
+    "comparability_card": lambda: data_plots.comparability_card(LONG_CARD, 0.5),
+}
+
+
+def test_every_figure_of_the_module_is_tried_for_print():
+    public = {name for name, it in vars(data_plots).items() if getattr(it, "__module__", "") == data_plots.__name__}
+    assert set(FIGURES) == public
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_words_are_large_enough_inside_the_figure_and_apart(name):
+    figure = FIGURES[name]()
+    assert misfits(figure) == []
+    assert figure.get_size_inches()[0] <= 11

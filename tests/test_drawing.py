@@ -1,13 +1,19 @@
+import contextlib
+import json
+
 import matplotlib
 
 matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import pytest
+from fitting import misfits
 from matplotlib.colors import to_rgb, to_rgba
 
-from lits_helpers import drawing
+from lits_helpers import conversion, drawing
+from lits_helpers.volumes import Geometry, write_nifti
 
 BLANK = np.zeros((16, 16, 3), np.uint8)
 LIVER_AND_TUMOUR = np.zeros((16, 16), np.uint8)
@@ -126,3 +132,146 @@ def test_colours_stay_apart_for_the_colour_blind(colours, apart, vision):
     seen = [cielab(colour, vision) for colour in colours.values()]
     distances = [np.linalg.norm(a - b) for i, a in enumerate(seen) for b in seen[:i]]
     assert min(distances) > apart
+
+
+@pytest.mark.parametrize("vision", VISIONS)
+@pytest.mark.parametrize("name", drawing.MASK_COLOURS)
+def test_an_outline_is_no_grey_of_a_ct_to_the_colour_blind(name, vision):
+    seen = cielab(drawing.MASK_COLOURS[name], vision)
+    greys = [cielab((level, level, level), vision) for level in np.linspace(0, 1, 52)]
+    assert min(np.linalg.norm(seen - grey) for grey in greys) > 25
+
+
+# --- theme ------------------------------------------------------------------------------------
+
+
+def test_the_theme_holds_within_a_figure_function_and_nowhere_else():
+    before = dict(plt.rcParams)
+    seen = drawing.styled(lambda: {name: plt.rcParams[name] for name in drawing.THEME})()
+    assert seen == drawing.THEME and seen != {name: before[name] for name in drawing.THEME}
+    assert dict(plt.rcParams) == before
+
+
+def test_words_that_touch_leave_the_figure_or_are_tiny_are_found():
+    figure = plt.figure(figsize=(4, 2))
+    figure.text(0.1, 0.5, "one word")
+    figure.text(0.15, 0.5, "another")
+    figure.text(0.9, 0.1, "over the edge", fontsize=5)
+    assert misfits(figure) == [
+        "'over the edge' has 5 points", "'over the edge' is cut off", "'one word' lies over 'another'",
+    ]
+
+
+# --- scale and sides --------------------------------------------------------------------------
+
+
+def marked(marks, shape=(40, 100)):
+    _, axes = plt.subplots()
+    drawing.show_ct(axes, np.zeros(shape, np.uint8))
+    drawing.draw_marks(axes, marks)
+    return axes
+
+
+def words_at(axes):
+    return {text.get_text(): text.get_position()[0] for text in axes.texts}
+
+
+@pytest.mark.parametrize(("width", "length"), [(350, 100), (100, 20), (160, 50), (3, 1), (2.9, 0.5), (0.4, 0.1)])
+def test_a_bar_is_a_round_number_of_mm_within_a_third_of_the_width(width, length):
+    assert drawing.bar_length(width) == pytest.approx(length)
+
+
+def test_a_bar_of_10_mm_is_20_pixels_of_half_a_mm():
+    axes = marked(drawing.Marks(0.5, 0.5))  # 100 columns: 50 mm, a third of which is 16.7
+    (bar,) = axes.lines
+    start, end = bar.get_xdata()
+    assert end - start == pytest.approx(20)
+    assert 50 < start < end < 99.5
+    assert set(words_at(axes)) == {"10 mm"}
+
+
+def test_a_bar_fits_what_the_axes_show_enlarged():
+    _, axes = plt.subplots()
+    drawing.show_ct(axes, np.zeros((100, 100), np.uint8))
+    axes.set(xlim=(10, 30), ylim=(30, 10))
+    drawing.draw_marks(axes, drawing.Marks(0.5, 0.5))  # 10 mm are seen
+    start, end = axes.lines[0].get_xdata()
+    assert end - start == pytest.approx(4) and 10 < start < end < 30  # 2 mm
+    assert axes.get_xlim() == (10, 30)
+
+
+def test_sides_are_marked_the_radiological_way_the_patients_right_on_the_left():
+    assert words_at(marked(drawing.Marks(is_radiological=True))) == {"R": 0.02, "L": 0.98}
+
+
+@pytest.mark.parametrize("spacing", [(np.nan, np.nan), (np.nan, 0.7), (0.7, np.nan)])
+def test_what_is_not_known_is_not_drawn(spacing):
+    axes = marked(drawing.Marks(*spacing))
+    assert len(axes.texts) == len(axes.lines) == 0
+    assert axes.get_aspect() == 1
+
+
+def test_pixels_twice_as_high_as_wide_are_drawn_so():
+    assert marked(drawing.Marks(row_mm=1.6, column_mm=0.8)).get_aspect() == pytest.approx(2)
+
+
+def test_marks_leave_the_picture_its_limits():
+    axes = marked(drawing.Marks(0.5, 0.5, True))
+    assert axes.get_xlim() == (-0.5, 99.5) and axes.get_ylim() == (39.5, -0.5)
+
+
+def test_a_volume_is_marked_by_its_geometry():
+    geometry = Geometry((10, 20, 5), np.diag([-0.7, -0.8, 5, 1]))
+    assert drawing.volume_marks(geometry) == drawing.Marks(pytest.approx(0.8), pytest.approx(0.7), True)
+
+
+def test_a_volume_whose_header_says_nothing_is_not_marked():
+    marks = drawing.volume_marks(Geometry((10, 20, 5), np.diag([-1.0, -1, 1, 1])))
+    assert np.isnan([marks.row_mm, marks.column_mm]).all() and not marks.is_radiological
+
+
+def converted_rows(tmp_path, affine_is_known=True):
+    """The slice table's columns of a volume of two slices, converted by this package."""
+    spacing = (5, 0.8, 0.7) if affine_is_known else (1, 1, 1)
+    for name, dtype in (("volume-7.nii", np.int16), ("segmentation-7.nii", np.uint8)):
+        write_nifti(tmp_path / name, np.zeros((2, 32, 32), dtype), spacing)
+    case = {"volume": 7, "image_path": str(tmp_path / "volume-7.nii"), "image_series": "", "mask_series": ""}
+    case["mask_path"] = str(tmp_path / "segmentation-7.nii")
+    with pytest.warns(UserWarning) if not affine_is_known else contextlib.nullcontext():
+        conversion.convert_volumes(pd.DataFrame([case]), tmp_path / "slices")
+    image, _ = conversion.slice_paths(tmp_path / "slices", 7, 1, ".png")
+    assert image.exists()
+    known = {"row_mm": 0.8, "column_mm": 0.7} if affine_is_known else {"row_mm": np.nan, "column_mm": np.nan}
+    return pd.DataFrame([{"image_path": str(image), "volume": 7, "slice": 1, **known}])
+
+
+def test_slices_that_this_package_converted_have_scale_and_sides(tmp_path):
+    assert drawing.slice_marks(converted_rows(tmp_path)) == [drawing.Marks(0.8, 0.7, True)]
+
+
+def test_slices_converted_from_a_volume_without_orientation_have_no_sides(tmp_path):
+    (marks,) = drawing.slice_marks(converted_rows(tmp_path, affine_is_known=False))
+    assert not marks.is_radiological and np.isnan(marks.row_mm)
+
+
+def test_other_peoples_slices_have_no_sides_and_no_scale_without_spacing(table):
+    assert "row_mm" not in table or table.row_mm.isna().all()
+    marks = drawing.slice_marks(table[:3])
+    assert len(marks) == 3
+    assert not any(one.is_radiological or np.isfinite(one.row_mm) for one in marks)
+
+
+def test_other_peoples_slices_with_a_spacing_have_a_scale_and_no_sides(table):
+    rows = table[:1].assign(row_mm=0.8, column_mm=0.7)
+    assert drawing.slice_marks(rows) == [drawing.Marks(0.8, 0.7, False)]
+
+
+def test_slices_of_the_phantom_have_sides(table, slice_folder):
+    (slice_folder / "phantom.json").write_text(json.dumps({"about": "synthetic"}))
+    assert drawing.slice_marks(table[:1])[0].is_radiological
+
+
+def test_a_file_elsewhere_below_the_phantom_has_no_sides(table, slice_folder):
+    (slice_folder / "phantom.json").write_text(json.dumps({"about": "synthetic"}))
+    moved = table[:1].assign(image_path=str(slice_folder / "images" / "turned" / "volume-0_slice_0.jpg"))
+    assert not drawing.slice_marks(moved)[0].is_radiological

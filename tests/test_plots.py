@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from xml.etree import ElementTree
 
 import matplotlib
 
@@ -9,9 +10,11 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from fitting import misfits
 from matplotlib.colors import to_rgba
 
 from lits_helpers import drawing, masks, plots
+from lits_helpers.files import DataError
 
 BLANK = np.zeros((16, 16, 3), np.uint8)
 
@@ -322,11 +325,119 @@ def test_duplicate_slices_stand_beside_their_difference():
     assert {"volume 1 and 6", "volume 3 and 7", "Second less first", "grey levels, of 255"} <= set(texts(figure))
 
 
-def test_a_figure_is_saved_as_png_at_150_dots_an_inch(tmp_path):
-    figure = plots.confusion_matrix(pd.DataFrame([[1, 0], [0, 1]]))
-    path = plots.save_figure(figure, tmp_path / "figures" / "confusion.png")
-    assert plt.imread(path).shape[:2] == (570, 630)  # 4.2 x 3.8 inches
-    assert [file.name for file in path.parent.iterdir()] == ["confusion.png"]
+# --- files ------------------------------------------------------------------------------------
+
+
+def small_figure():
+    return plots.confusion_matrix(pd.DataFrame([[1, 0], [0, 1]]))
+
+
+@pytest.mark.parametrize("name", ["confusion.png", "confusion.svg", "confusion"])
+def test_a_figure_is_saved_as_png_at_200_dots_an_inch_and_as_svg(tmp_path, name):
+    png, svg = plots.save_figure(small_figure(), tmp_path / "figures" / name)
+    assert plt.imread(png).shape[:2] == (760, 840)  # 3.8 x 4.2 inches
+    assert ElementTree.parse(svg).getroot().tag == "{http://www.w3.org/2000/svg}svg"
+    assert sorted(file.name for file in png.parent.iterdir()) == ["confusion.png", "confusion.svg"]
+
+
+def test_the_same_figure_saved_twice_gives_the_same_files(tmp_path):
+    one = plots.save_figure(small_figure(), tmp_path / "1" / "confusion")
+    other = plots.save_figure(small_figure(), tmp_path / "2" / "confusion")
+    assert [path.read_bytes() for path in one] == [path.read_bytes() for path in other]
+
+
+@pytest.mark.parametrize("name", ["confusion.pdf", "confusion.jpg", "confusion 0.5"])
+def test_an_unknown_ending_is_refused_by_name_and_nothing_written(tmp_path, name):
+    with pytest.raises(DataError, match=name):
+        plots.save_figure(small_figure(), tmp_path / name)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_figure_that_cannot_be_drawn_leaves_the_files_before_it(tmp_path):
+    png, svg = plots.save_figure(small_figure(), tmp_path / "confusion")
+    before = png.read_bytes(), svg.read_bytes()
+    broken = small_figure()
+    broken.suptitle("$no_{closing$ brace")
+    with pytest.raises(ValueError):
+        plots.save_figure(broken, tmp_path / "confusion")
+    assert (png.read_bytes(), svg.read_bytes()) == before
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+# --- fit to print -----------------------------------------------------------------------------
+
+
+MANY = table_of([0, 1, 2] * 40, volume=np.repeat(range(60), 2), split=["train", "validation", "test"] * 40)
+LONG_HISTORY = HISTORY.assign(accuracy=0.9, dice_coef=0.5, iou=0.4, pooled_iou=0.3)
+SCORES = pd.DataFrame({"dice": [0.2, 0.4, np.nan], "truth_pixels": [200, 123_456, 0]})
+ROW = [(CT, np.zeros((40, 40), np.uint8), "rotation\nby 12 degrees")] * 4
+LINE = (CT, TRUTH, PROBABILITY, "median: volume 103, slice 440")
+FIGURES = {
+    "class_counts": lambda: plots.class_counts(table_of([0, 1, 2, 2]).assign(report_diagnosis=1)),
+    "example_slices": lambda: plots.example_slices(ROW, marks=[drawing.Marks(0.7, 0.7, True)] * 4),
+    "augmentation_preview": lambda: plots.augmentation_preview([ROW, ROW]),
+    "coding_example": lambda: plots.coding_example(
+        coding_of((0, 0, 0), (0, 255, 0), (255, 0, 0)), BLANK, labels_with()
+    ),
+    "mask_conversion": lambda: plots.mask_conversion([(BLANK, LIVER_AND_TUMOUR, "volume 103, slice 440")] * 3),
+    "split_overview": lambda: plots.split_overview(MANY),
+    "training_curves": lambda: plots.training_curves(LONG_HISTORY),
+    "predictions": lambda: plots.predictions([LINE] * 3, marks=[drawing.Marks(0.7, 0.7, True)] * 3),
+    "confusion_matrix": lambda: plots.confusion_matrix(
+        pd.DataFrame([[12_345, 1], [0, 7]], pd.Index(["tumour", "no tumour"], name="true slices"), ["tumour", "no tumour"])
+    ),
+    "dice_distribution": lambda: plots.dice_distribution(SCORES, SCORES),
+    "duplicate_slices": lambda: plots.duplicate_slices([(BLANK[..., 0], BLANK[..., 0], "volume 1\nvolume 6")] * 2),
+}
+
+
+def test_every_figure_of_the_module_is_tried_for_print():
+    public = {name for name, it in vars(plots).items() if getattr(it, "__module__", "") == plots.__name__ and name[0] != "_"}
+    assert {*FIGURES, "save_figure"} == public
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_words_are_large_enough_inside_the_figure_and_apart(name):
+    figure = FIGURES[name]()
+    assert misfits(figure) == []
+    assert figure.get_size_inches()[0] <= 10
+
+
+# --- scale and sides --------------------------------------------------------------------------
+
+
+def test_predictions_mark_sides_in_the_ct_and_the_scale_there_and_enlarged():
+    figure = plots.predictions([LINE], marks=[drawing.Marks(1.0, 0.5, True)])
+    ct, truth, predicted = figure.axes[:3]
+    assert {text.get_text() for text in ct.texts} == {"R", "L", "5 mm"}  # of 40 pixels, 20 mm
+    assert {text.get_text() for text in truth.texts} == {"1 mm"}  # of 10 pixels, 5 mm
+    assert [axes.get_aspect() for axes in (ct, truth, predicted)] == [2, 2, 2]
+
+
+def test_a_mark_for_each_case_or_none():
+    with pytest.raises(ValueError):
+        plots.predictions([LINE, LINE], marks=[drawing.Marks()])
+
+
+def test_nothing_is_marked_unless_it_is_told():
+    for figure in (plots.predictions([LINE]), plots.example_slices(ROW)):
+        assert not any(axes.texts for axes in figure.axes)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "shown"),
+    [((7_700, 38_000), ["1,000", "2,000", "5,000", "10,000", "20,000", "50,000", "100,000"]),
+     ((3, 200_000), ["1", "10", "100", "1,000", "10,000", "100,000", "1,000,000"]),
+     ((100, 100), ["100", "200", "500", "1,000"])],
+)  # fmt: skip
+def test_the_size_axis_is_labelled_in_plain_figures(sizes, shown):
+    patients = pd.DataFrame({"dice": [0.5, 0.7], "truth_pixels": sizes})
+    figure = plots.dice_distribution(patients, patients)
+    figure.canvas.draw()
+    axis = figure.axes[1].xaxis
+    low, high = figure.axes[1].get_xlim()
+    assert [t.label1.get_text() for t in axis.get_major_ticks() if low <= t.get_loc() <= high] == shown
+    assert not any(tick.label1.get_text() for tick in axis.get_minor_ticks())
 
 
 # --- mask codings -----------------------------------------------------------------------------
@@ -344,7 +455,7 @@ def test_a_coding_shows_the_file_its_levels_and_the_labels_they_mean():
     bars = {(round(bar.get_x() + bar.get_width() / 2), bar.get_height()) for bar in levels.patches if bar.get_height()}
     assert bars == {(0, 256 - 80), (128, 80 - 6), (255, 6)}
     assert [text.get_text() for text in levels.texts] == ["0", "128", "255"]
-    assert decoded.get_title() == "Labels (liver 74, tumour 6 pixels)"
+    assert decoded.get_title() == "Decoded labels\nliver 74, tumour 6 pixels"
     assert "Mask coding 0/128/255, smeared, from 7 files" in texts(figure)
     assert legend_texts(figure) == ["background", "liver", "tumour"]
 

@@ -6,6 +6,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from fitting import misfits
 
 from lits_helpers import result_plots
 
@@ -53,15 +54,14 @@ def test_each_burden_is_a_point_in_percent_of_the_liver():
 
 
 def test_bias_and_limits_of_agreement_are_stated():
-    [panel] = result_plots.bland_altman(BURDENS).axes
-    words = [text.get_text() for text in panel.get_legend().get_texts()]
+    words = [text.get_text() for text in result_plots.bland_altman(BURDENS).legends[0].get_texts()]
     # Errors 1, -1, -3 % have mean -1 and standard deviation 2.
     assert words == ["bias -1.00 %", "limits of agreement \N{PLUS-MINUS SIGN}3.92 %"]
 
 
 def test_two_cases_have_a_bias_and_no_limits():
-    [panel] = result_plots.bland_altman(BURDENS[:2] + [0, 0.01]).axes
-    assert [text.get_text() for text in panel.get_legend().get_texts()] == ["bias +1.00 %"]
+    figure = result_plots.bland_altman(BURDENS[:2] + [0, 0.01])
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["bias +1.00 %"]
 
 
 def test_a_sweep_marks_the_chosen_threshold_and_draws_the_free_response():
@@ -72,3 +72,29 @@ def test_a_sweep_marks_the_chosen_threshold_and_draws_the_free_response():
     assert dice.get_legend().get_texts()[0].get_text() == "chosen: 0.5"
     assert response.lines[0].get_xydata().tolist() == [[4, 1], [1, 0.5], [0, 0.25]]
     assert [note.get_text() for note in response.texts] == ["0.1", "0.9"]
+
+
+SWEEP = pd.DataFrame({"threshold": [0.1, 0.5, 0.9], "tumour_dice": [0.3, 0.6, 0.2]})
+CURVE = pd.DataFrame({"threshold": [0.1, 0.5, 0.9], "recall": [1, 0.5, 0], "false_positives_per_case": [4, 1, 0]})
+FIGURES = {
+    "uncertainty_plot": lambda: result_plots.uncertainty_plot(
+        {"patients apart": run(dice=[0.2, 0.4, 0.9]), "neighbours in training": run(dice=[0.3, 0.6, 0.9])}
+    ),
+    "bland_altman": lambda: result_plots.bland_altman(BURDENS),
+    "threshold_sweep": lambda: result_plots.threshold_sweep(SWEEP, CURVE, chosen=0.5),
+}
+
+
+def test_every_figure_of_the_module_is_tried_for_print():
+    public = {
+        name for name, it in vars(result_plots).items()
+        if getattr(it, "__module__", "") == result_plots.__name__ and name[0] != "_"
+    }
+    assert {*FIGURES, "table_and_figure"} == public
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_words_are_large_enough_inside_the_figure_and_apart(name):
+    figure = FIGURES[name]()
+    assert misfits(figure) == []
+    assert figure.get_size_inches()[0] <= 10

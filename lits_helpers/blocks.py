@@ -35,14 +35,18 @@ def normalised(x: keras.KerasTensor, norm: str) -> keras.KerasTensor:
 
 
 def convolved(x: keras.KerasTensor, filters: int, *, norm: str, activate: bool = True) -> keras.KerasTensor:
-    """A 3x3 convolution, normalised, and ReLU unless told not to."""
+    """A 3x3 convolution, normalised, and a leaky ReLU unless told not to.
+
+    Leaky (0.01, as nnU-Net has it), because in short runs at high rates ReLUs died until tumours were
+    whatever the last layer had no feature for.
+    """
     x = layers.Conv2D(filters, 3, padding="same", use_bias=norm == "none", kernel_initializer="he_normal")(x)
     x = normalised(x, norm)
-    return layers.Activation("relu")(x) if activate else x
+    return layers.LeakyReLU(0.01)(x) if activate else x
 
 
 def block(x: keras.KerasTensor, filters: int, *, kind: str, norm: str) -> keras.KerasTensor:
-    """Two convolutions; ``"residual"`` adds what came in before the last ReLU (He et al. 2016).
+    """Two convolutions; ``"residual"`` adds what came in before the last activation (He et al. 2016).
 
     Where the channels differ, a 1x1 convolution brings what came in to ``filters``.
     """
@@ -53,7 +57,7 @@ def block(x: keras.KerasTensor, filters: int, *, kind: str, norm: str) -> keras.
         if x.shape[-1] != filters:
             x = layers.Conv2D(filters, 1)(x)
         found = layers.Add()([found, x])
-    return layers.Activation("relu")(found)
+    return layers.LeakyReLU(0.01)(found)
 
 
 def attended(skip: keras.KerasTensor, gate: keras.KerasTensor, filters: int) -> keras.KerasTensor:
@@ -131,7 +135,7 @@ def segmenter(
     x = inputs = keras.Input(input_size)
     if stem == 2:
         x = layers.Conv2D(filters, 4, strides=2, padding="same", use_bias=norm == "none")(x)
-        x = layers.Activation("relu")(normalised(x, norm))
+        x = layers.LeakyReLU(0.01)(normalised(x, norm))
     skips = []
     for level in range(depth):
         x = block(x, filters * 2**level, **parts)

@@ -11,7 +11,7 @@ import ctypes
 import itertools
 import os
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -52,6 +52,12 @@ class SliceCache:
     images: np.ndarray
     labels: np.ndarray
     image_paths: pd.Index
+
+    @classmethod
+    def load(cls, folder: Path, table: pd.DataFrame) -> SliceCache:
+        """Map what :func:`build_cache` wrote, a slice each for the table's rows, into memory."""
+        images, labels = (np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("images", "labels"))
+        return cls(images, labels, pd.Index(table.image_path))
 
     def positions(self, table: pd.DataFrame) -> np.ndarray:
         """Where in the cache the rows of (a part of) its table lie.
@@ -130,35 +136,46 @@ def decode_slices(table: pd.DataFrame, size: int, output_root: Path) -> SliceCac
     key = fingerprint([*table.image_path, *table.mask_path], __name__, size, 1)
     folder = Path(output_root) / "cache" / key
     if not folder.exists():
-        _write_cache(table, size, folder)
-    images, labels = (np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("images", "labels"))
-    return SliceCache(images, labels, pd.Index(table.image_path))
+        with ThreadPoolExecutor() as pool:
+            build_cache(pool.map(lambda row: _decoded(row, size), table.itertuples()), len(table), size, folder)
+    return SliceCache.load(folder, table)
 
 
-def _write_cache(table: pd.DataFrame, size: int, folder: Path) -> None:
-    needed = 4 * size * size * len(table)
+def _decoded(row: object, size: int) -> tuple[np.ndarray, np.ndarray]:
+    return resize_image(read_image(row.image_path), size), resize_labels(read_labels(row.mask_path), size)
+
+
+def build_cache(slices: Iterable[tuple[np.ndarray, np.ndarray]], number: int, size: int, folder: Path) -> None:
+    """Write a cache: a folder that is complete or absent, whoever else builds it at the same time.
+
+    Parameters
+    ----------
+    slices : iterable of (uint8 (size, size, 3), uint8 (size, size))
+        Images and labels, in order.
+    number, size : int
+        How many there will be; rows and columns.
+    folder : Path
+
+    Raises
+    ------
+    DataError
+        If the disk is too full; and whatever ``slices`` raises, which leaves nothing behind.
+    """
+    needed = 4 * size * size * number
     require_free_space(folder, needed)
     folder.parent.mkdir(parents=True, exist_ok=True)
     # Two containers that share an output root may have the same process number: the name is drawn.
     with TemporaryDirectory(prefix=".writing-", dir=folder.parent) as temporary:
         building = Path(temporary) / folder.name
         building.mkdir()
-        shape = (len(table), size, size)
+        shape = (number, size, size)
         images, labels = (
             np.lib.format.open_memmap(building / f"{name}.npy", "w+", np.uint8, of_shape)
             for name, of_shape in (("images", (*shape, 3)), ("labels", shape))
         )
-
-        def decode(position: int) -> None:
-            row = table.iloc[position]
-            images[position] = resize_image(read_image(row.image_path), size)
-            labels[position] = resize_labels(read_labels(row.mask_path), size)
-
-        with ThreadPoolExecutor() as pool:
-            work = pool.map(decode, range(len(table)))
-            title = f"decoding to {needed / 1e6:,.0f} MB"
-            for _ in tqdm(work, total=len(table), desc=title, unit="slice"):
-                pass
+        slices = tqdm(slices, total=number, desc=f"decoding to {needed / 1e6:,.0f} MB", unit="slice")
+        for position, (image, mask) in enumerate(slices):
+            images[position], labels[position] = image, mask
         images.flush()
         labels.flush()
         try:
@@ -235,6 +252,7 @@ def batches(
     *,
     augmentation: Augmentation | None = None,
     balanced: bool = False,
+    by_volume: bool = False,
     seed: int | None = None,
     first_epoch: int = 0,
     classes: int = 1,
@@ -255,6 +273,9 @@ def batches(
         it takes, every time augmented anew. Nine of ten LiTS slices have no tumour, and a network
         learns little from the hundredth of them. Without effect where all slices are of one kind.
         Needs ``seed``.
+    by_volume : bool
+        In each half of a balanced epoch every volume with such slices has an equal part, however few
+        they are: scores are by patient, and a patient with one small tumour counts as much as another.
     seed : int, optional
         Shuffle, anew in every epoch. The order and every change depend on the seed and the number
         of the epoch alone, so that a resumed run sees what an uninterrupted one would have.
@@ -278,6 +299,7 @@ def batches(
     positions = cache.positions(table)
     has_tumour = (table.diagnosis == LIVER_AND_TUMOUR).to_numpy()
     kinds = [positions[has_tumour], positions[~has_tumour]]
+    volumes = [table.volume.to_numpy()[of_kind] for of_kind in (has_tumour, ~has_tumour)]
     size = cache.labels.shape[1]
     epochs = itertools.count(first_epoch)
 
@@ -287,9 +309,11 @@ def batches(
         chosen = positions
         if balanced and all(map(len, kinds)):
             halves = (-(-len(positions) // 2), len(positions) // 2)
-            chosen = np.concatenate(
-                [np.resize(random.permutation(k), half) for k, half in zip(kinds, halves, strict=True)]
-            )
+            if by_volume:
+                chosen = [_drawn(random, *of_kind) for of_kind in zip(kinds, volumes, halves, strict=True)]
+            else:
+                chosen = [np.resize(random.permutation(k), half) for k, half in zip(kinds, halves, strict=True)]
+            chosen = np.concatenate(chosen)
         return iterate_batches(cache, chosen, batch_size, augmentation=augmentation, random=random)
 
     def prepared(images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -307,3 +331,10 @@ def batches(
         .map(prepared, num_parallel_calls=tf.data.AUTOTUNE)
         .prefetch(tf.data.AUTOTUNE)
     )
+
+
+def _drawn(random: np.random.Generator, positions: np.ndarray, volumes: np.ndarray, number: int) -> np.ndarray:
+    """Positions drawn so that each volume comes equally often, on average."""
+    _, of_row, counts = np.unique(volumes, return_inverse=True, return_counts=True)
+    weights = 1 / counts[of_row]
+    return random.choice(positions, number, p=weights / weights.sum())

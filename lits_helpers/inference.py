@@ -28,6 +28,7 @@ from .windows import three_channels
 
 # What decides whether a slice is shown to the network: a rule on its picture, or an answer a slice.
 Wanted = Callable[[np.ndarray], bool] | Sequence[bool] | np.ndarray
+TUMOUR_CHANNEL = -1  # of an answer: alone, or the last of background, liver and tumour
 FLIPS = ((1,), (2,), (1, 2))  # axes of (batch, rows, columns, channels): up-down, left-right, both
 
 
@@ -62,8 +63,8 @@ def _is_wanted(wanted: Wanted | None, position: int, picture: np.ndarray) -> boo
     return bool(wanted(picture) if callable(wanted) else wanted[position])
 
 
-def _predict_batch(model: keras.Model, images: np.ndarray, batch_size: int, flips: bool) -> np.ndarray:
-    """Probabilities, float32 (n, size, size), of up to ``batch_size`` uint8 images.
+def predict_batch(model: keras.Model, images: np.ndarray, batch_size: int, flips: bool) -> np.ndarray:
+    """Answers, float32 (n, size, size, classes), to up to ``batch_size`` uint8 images.
 
     Filled up to the batch size, so that one compiled function serves the last batch too;
     predict_on_batch, because predict builds a data set at every call.
@@ -76,7 +77,7 @@ def _predict_batch(model: keras.Model, images: np.ndarray, batch_size: int, flip
         for axes in FLIPS:
             found += np.flip(model.predict_on_batch(np.ascontiguousarray(np.flip(filled, axes))), axes)
         found /= 1 + len(FLIPS)
-    return found[: len(images), ..., -1]  # the tumour, whether alone or the last of three classes
+    return found[: len(images)]
 
 
 def predict_slices(
@@ -125,7 +126,8 @@ def predict_slices(
     bar.update(len(positions) - len(rows))
     for start in range(0, len(rows), batch_size):
         chosen = rows[start : start + batch_size]
-        probabilities[chosen] = _predict_batch(model, cache.images[positions[chosen]], batch_size, flips)
+        images = cache.images[positions[chosen]]
+        probabilities[chosen] = predict_batch(model, images, batch_size, flips)[..., TUMOUR_CHANNEL]
         bar.update(len(chosen))
     bar.close()
     return probabilities
@@ -136,7 +138,7 @@ def enlarged(probability: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
 
     Interpolated before it is cut, because a mask that is enlarged after the cut has steps.
     """
-    return cv2.resize(probability, shape[::-1], interpolation=cv2.INTER_LINEAR)
+    return cv2.resize(probability.astype(np.float32), shape[::-1], interpolation=cv2.INTER_LINEAR)
 
 
 def mask_pairs(
@@ -266,7 +268,7 @@ def _native_masks(
 
     def masks(slices: list) -> Iterator[tuple[np.ndarray, float]]:
         images = [image for _, image in slices if image is not None]
-        found = iter(_predict_batch(model, np.stack(images), batch_size, flips) if images else ())
+        found = iter(predict_batch(model, np.stack(images), batch_size, flips)[..., TUMOUR_CHANNEL] if images else ())
         for shape, image in slices:
             if image is None:
                 yield np.zeros(shape, bool), float("nan")

@@ -100,6 +100,16 @@ def compiled_unet(settings: Settings) -> keras.Model:
                 metrics.PooledIoU(name="pooled_iou"),
             ],
         )
+    return class_network(settings)
+
+
+def class_network(settings: Settings) -> keras.Model:
+    """A segmenter of background, liver and tumour, compiled with :func:`lits_helpers.losses.class_loss`.
+
+    Metrics are those of the report's network, of the tumour; ``accuracy`` is the share of pixels whose
+    class is the likeliest.
+    """
+    size = settings.image_size
     return compiled(
         lambda: segmenter((size, size, 3), filters=settings.filters, depth=settings.depth),
         learning_rate=settings.learning_rate, loss=class_loss, metric_list=[

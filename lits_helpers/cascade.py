@@ -1,0 +1,373 @@
+"""Two networks in a row: the liver in the whole slice, then tumours in the liver's region.
+
+The first works at low resolution and only has to say where the liver is. The second sees the region
+of :mod:`lits_helpers.regions`: finer pixels, three neighbouring slices, and the liver at the same
+brightness in every patient. It learns with the true liver's region, and predicts with the found one.
+
+A trained cascade is a folder: ``liver.keras``, ``tumour.keras`` and ``cascade.json``; the run folders
+``liver/`` and ``tumour/`` that training goes on from lie inside it.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import cv2
+import keras
+import numpy as np
+import pandas as pd
+import tensorflow as tf
+from tqdm.auto import tqdm
+
+from .augmentation import Augmentation
+from .files import DataError, atomic_path, fingerprint, shown
+from .generators import SliceCache, batches, build_cache, decode_slices, resize_image
+from .inference import TUMOUR_CHANNEL, predict_batch
+from .masks import LIVER, TUMOUR, read_labels
+from .pictures import read_image
+from .regions import GREEN, Region, liver_crops, liver_region, put_back, through
+from .runs import load_checkpoint, read_history, run_folder, state_path
+from .settings import Settings
+from .splits import split_patients
+from .training import Task, class_network, run
+from .windows import three_channels
+
+# Chosen on validation patients of 20 LiTS volumes, by notebook 07's ladder; sizes of "full" are not tried.
+STAGES = {
+    "tiny": {
+        "liver": dict(image_size=128, filters=32, depth=3, batch_size=16, learning_rate=3e-3),
+        "tumour": dict(image_size=256, filters=16, depth=4, batch_size=8, learning_rate=1.5e-3),
+    },
+    "full": {
+        "liver": dict(image_size=128, filters=32, depth=4, batch_size=32, learning_rate=3e-3),
+        "tumour": dict(image_size=320, filters=48, depth=4, batch_size=16, learning_rate=1.5e-3),
+    },
+}
+MINUTES = {"tiny": 10.0, "full": 720.0}  # of the whole training, unless told otherwise
+LIVER_SHARE = 0.2  # of the minutes
+# No flips for the liver: it has its side, and slices of one source lie one way. Contrast medium, or none,
+# changes brightness by up to half.
+AUGMENTATIONS = {
+    "liver": Augmentation(
+        rotation=10, shift=0.08, shear=0.05, zoom=0.2, horizontal_flip=False, vertical_flip=False,
+        brightness=0.5, contrast=0.3, intensity_probability=0.5,
+    ),
+    "tumour": Augmentation(
+        rotation=15, shift=0.1, shear=0.05, zoom=0.15,
+        brightness=0.05, contrast=0.25, noise=0.05, blur=1.0, intensity_probability=0.3,
+    ),
+}
+THRESHOLD = 0.5
+REACH = 0.03  # of a slice's width: how far outside the found liver a tumour may lie
+WARM_UP = 0.04  # of a stage's time
+
+
+class ClockSchedule(keras.callbacks.Callback):
+    """Move the learning rate by the clock: up in the first moments, then down a cosine to 0 when the
+    time is over, and stop there.
+
+    Parameters
+    ----------
+    learning_rate : float
+        The highest.
+    seconds, spent : float
+        All the time, and what earlier calls used of it.
+    """
+
+    def __init__(self, learning_rate: float, seconds: float, spent: float):
+        super().__init__()
+        self.highest, self.seconds, self.spent = learning_rate, seconds, spent
+
+    def on_train_begin(self, logs=None):
+        self.started = time.monotonic()
+
+    def progress(self) -> float:
+        """0 at the start, 1 when the time is over."""
+        return min(1.0, (self.spent + time.monotonic() - self.started) / self.seconds)
+
+    def on_train_batch_begin(self, batch, logs=None):
+        done = self.progress()
+        rising = min(1.0, (done + 1e-3) / WARM_UP)
+        self.model.optimizer.learning_rate = self.highest * rising * (1 + np.cos(np.pi * done)) / 2
+
+    def on_train_batch_end(self, batch, logs=None):
+        if self.progress() >= 1:
+            self.model.stop_training = True
+
+
+def split_for_cascade(table: pd.DataFrame, *, seed: int = 32) -> pd.DataFrame:
+    """Most patients to train, the validation patients of :func:`split_patients` to watch, none to test.
+
+    For a network that is tested on other data. (Use ``load_patient_split`` to keep patients for a test.)
+    """
+    split = split_patients(table, seed=seed)
+    return split.assign(split=split.split.where(split.split == "validation", "train"))
+
+
+def train_cascade(settings: Settings, table: pd.DataFrame, *, minutes: float | None = None) -> Path:
+    """Train both networks, or go on with it.
+
+    Parameters
+    ----------
+    settings : Settings
+        Its recipe's sizes are those of :data:`STAGES`, not the profile's.
+    table : DataFrame
+        Slice table with ``split``; ``train`` and ``validation`` are used.
+    minutes : float, optional
+        Wall time of the whole training, decoding too; learning rates fall to 0 at its end. A call that
+        was interrupted goes on with what is left. 10 in the tiny profile, 12 hours in the full one.
+
+    Returns
+    -------
+    Path
+        The cascade's folder, for :func:`load_cascade`.
+
+    Raises
+    ------
+    DataError
+        As :func:`lits_helpers.training.train`; and where no training slice shows a liver.
+    """
+    minutes = MINUTES[settings.profile] if minutes is None else minutes
+    started = time.monotonic()
+    folder = cascade_folder(settings, table)
+    spent = sum(_spent(folder / name) for name in STAGES[settings.profile])
+    seconds = 60 * minutes - spent
+
+    def left() -> float:
+        return max(1.0, seconds - (time.monotonic() - started))
+
+    stage = _stage_settings(settings, "liver")
+    cache = decode_slices(table, stage.image_size, settings.output_root)
+    run(_task(stage, "liver", table, cache, folder, seconds=max(1.0, LIVER_SHARE * (seconds + spent))))
+    if not (cache.labels > 0).any():
+        raise DataError("no slice shows a liver: a cascade has nothing to learn from")
+    stage = _stage_settings(settings, "tumour")
+    crops, rows = region_cache(table, cache, stage.image_size, settings.output_root)
+    run(_task(stage, "tumour", rows, crops, folder, seconds=_spent(folder / "tumour") + left()))
+
+    for name in STAGES[settings.profile]:
+        last = state_path(folder / name, len(read_history(folder / name)))
+        with atomic_path(folder / f"{name}.keras") as temporary:
+            shutil.copy2(last, temporary)
+    with atomic_path(folder / "cascade.json") as temporary:
+        sizes = {name: _stage_settings(settings, name).image_size for name in STAGES[settings.profile]}
+        temporary.write_text(json.dumps({"sizes": sizes, "threshold": THRESHOLD, "minutes": minutes}, indent=2))
+    return folder
+
+
+def cascade_folder(settings: Settings, table: pd.DataFrame) -> Path:
+    """Where the cascade of these settings and this split lies, below the output root."""
+    key = run_folder(settings, table, AUGMENTATIONS["tumour"]).name.rpartition("-")[2]
+    return settings.output_root / "runs" / f"{settings.profile}-strong-{key}"
+
+
+def _spent(folder: Path) -> float:
+    history = read_history(folder)
+    return float(history.seconds.sum()) if len(history) else 0.0
+
+
+def _stage_settings(settings: Settings, name: str) -> Settings:
+    return replace(settings, **STAGES[settings.profile][name], recipe="strong")
+
+
+def _task(
+    settings: Settings, name: str, table: pd.DataFrame, cache: SliceCache, folder: Path, *, seconds: float
+) -> Task:
+    sides = {side: table[table.split == side] for side in ("train", "validation")}
+    for side, rows in sides.items():
+        if rows.empty:
+            raise DataError(f"no {side} slice shows a liver: a cascade needs patients with livers on both sides")
+
+    def training(first_epoch: int, replicas: int) -> tf.data.Dataset:
+        return batches(
+            cache, sides["train"], settings.batch_size, augmentation=AUGMENTATIONS[name],
+            balanced=True, by_volume=True, seed=settings.seed, first_epoch=first_epoch, classes=3,
+        ).take(max(1, len(sides["train"]) // settings.batch_size))
+
+    def validation(replicas: int) -> tf.data.Dataset:
+        step = 2 if len(sides["validation"]) > 50 else 1  # every second slice will do to watch by
+        return batches(cache, sides["validation"].iloc[::step], settings.batch_size, classes=3)
+
+    return Task(
+        folder=folder / name, settings=settings, table=table, size=settings.image_size,
+        batch_size=settings.batch_size, epochs=10_000,
+        network=lambda: class_network(settings), training=training, validation=validation,
+        adapting=lambda spent: [ClockSchedule(settings.learning_rate, seconds, spent)], seconds=seconds,
+    )
+
+
+def region_cache(
+    table: pd.DataFrame, cache: SliceCache, size: int, output_root: Path
+) -> tuple[SliceCache, pd.DataFrame]:
+    """Slices with liver through the regions of their volumes' true livers, decoded once.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Slice table of whole volumes.
+    cache : SliceCache
+        Of that table, at any size: where the livers are.
+    size : int
+        Rows and columns of a crop.
+    output_root : Path
+        Gets ``cache/<fingerprint>/``.
+
+    Returns
+    -------
+    cache : SliceCache
+        Of the rows; images as :func:`lits_helpers.regions.liver_crops` makes them.
+    rows : DataFrame
+        The rows of ``table`` that show liver, by volume and slice.
+    """
+    has_liver = pd.Series((cache.labels > 0).any(axis=(1, 2))[cache.positions(table)], index=table.index)
+    rows = table[has_liver].sort_values(["volume", "slice"])
+    key = fingerprint([*rows.image_path, *rows.mask_path], __name__, size, 1)
+
+    def crops() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for _, volume in table.sort_values(["volume", "slice"]).groupby("volume"):
+            positions = cache.positions(volume)
+            region, _ = liver_region(cache.labels[positions] > 0, cache.images[positions, ..., GREEN])
+            if region is None:
+                continue
+            green = [read_image(path)[..., GREEN] for path in volume.image_path]
+            wanted = np.flatnonzero(has_liver[volume.index])
+            images = liver_crops(green, volume.slice.tolist(), region, size, wanted=wanted)
+            for image, position in zip(images, wanted, strict=True):
+                labels = read_labels(volume.mask_path.iloc[position])
+                yield image, through(labels, region.map(size, labels.shape), size, nearest=True)
+
+    folder = Path(output_root) / "cache" / key
+    if not folder.exists():
+        build_cache(crops(), len(rows), size, folder)
+    return SliceCache.load(folder, rows), rows
+
+
+@dataclass(frozen=True, eq=False)
+class Cascade:
+    """A trained cascade, ready to predict.
+
+    Attributes
+    ----------
+    liver, tumour : keras.Model
+        Both take (batch, size, size, 3) in 0..1 and give background, liver and tumour.
+    threshold : float
+        Of the tumour's probability.
+    """
+
+    liver: keras.Model
+    tumour: keras.Model
+    threshold: float = THRESHOLD
+
+    def predict(
+        self, pictures: Sequence[np.ndarray], numbers: Sequence[int], *, flips: bool = False
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Look at one volume.
+
+        Parameters
+        ----------
+        pictures : sequence of uint8 arrays (rows, columns, 3), red, green, blue
+            All its slices in the report's coding, in order.
+        numbers : sequence of int, rising
+            Slice numbers: neighbours in the sequence may not be so in the body.
+        flips : bool
+            Average over mirrored regions as well: four times the work of the second network.
+
+        Returns
+        -------
+        probabilities : float16 array (slices, rows, columns)
+            Of tumour, in [0, 1]; 0 away from the liver.
+        liver : bool array (slices, rows, columns)
+            The liver with its tumours, as the first network found it; its largest part.
+        """
+        size, shape = self.liver.input_shape[1], pictures[0].shape[:2]
+        small = np.stack([resize_image(picture, size) for picture in pictures])
+        answers = _in_batches(self.liver, small, 16, flips=False)
+        region, found = liver_region(answers[..., 0] < 0.5, small[..., GREEN])
+        probabilities = np.zeros((len(pictures), *shape), np.float16)
+        liver = np.zeros(probabilities.shape, bool)
+        if region is None:
+            return probabilities, liver
+        # The part that counts, at native resolution: where the network says so, near that part.
+        near = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (3, 3))
+        reach = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * round(REACH * shape[1]) + 1,) * 2)
+        wanted = np.flatnonzero(found.any(axis=(1, 2)))
+        green = [picture[..., GREEN] for picture in pictures]
+        crop_size = self.tumour.input_shape[1]
+        matrix = region.map(crop_size, shape)
+        for start in range(0, len(wanted), 16):
+            chosen = wanted[start : start + 16]
+            crops = liver_crops(green, numbers, region, crop_size, wanted=chosen)
+            seen = _in_batches(self.tumour, crops, 16, flips=flips)[..., TUMOUR_CHANNEL]
+            for position, crop in zip(chosen, seen, strict=True):
+                part = cv2.dilate(found[position].astype(np.uint8), near)
+                inside = resize_image((1 - answers[position, ..., 0]) * part, shape[0]) if shape[0] == shape[1] else (
+                    cv2.resize((1 - answers[position, ..., 0]) * part, shape[::-1])
+                )
+                liver[position] = inside > 0.5
+                allowed = cv2.dilate(liver[position].astype(np.uint8), reach)
+                probabilities[position] = put_back(crop, matrix, shape) * allowed
+        return probabilities, liver
+
+    def labels(self, hounsfield: np.ndarray, *, threshold: float | None = None, flips: bool = False) -> np.ndarray:
+        """Labels of a CT volume in HU: uint8, same shape, 0 background, 1 liver, 2 tumour."""
+        pictures = [three_channels(plane) for plane in tqdm(hounsfield, desc="windowing", unit="slice", delay=2)]
+        probabilities, liver = self.predict(pictures, range(len(pictures)), flips=flips)
+        found = liver.astype(np.uint8) * np.uint8(LIVER)
+        found[probabilities > (self.threshold if threshold is None else threshold)] = TUMOUR
+        return found
+
+    def predict_table(self, table: pd.DataFrame, *, flips: bool = False) -> np.ndarray:
+        """Tumour probabilities of a slice table of whole volumes, at native resolution, in its order.
+
+        float16 array (slices, rows, columns); slices must all have one size.
+        """
+        sizes = table[["height", "width"]].drop_duplicates()
+        if len(sizes) != 1:
+            raise DataError(f"slices of {len(sizes)} sizes: predict them volume by volume, with `predict`")
+        found = np.zeros((len(table), *sizes.iloc[0]), np.float16)
+        place = pd.Series(np.arange(len(table)), index=table.index)
+        bar = tqdm(total=len(table), desc="predicting", unit="slice")
+        for _, rows in table.sort_values(["volume", "slice"]).groupby("volume"):
+            pictures = [read_image(path) for path in rows.image_path]
+            found[place[rows.index]] = self.predict(pictures, rows.slice.tolist(), flips=flips)[0]
+            bar.update(len(rows))
+        bar.close()
+        return found
+
+
+def _in_batches(model: keras.Model, images: np.ndarray, batch_size: int, *, flips: bool) -> np.ndarray:
+    parts = [
+        predict_batch(model, images[start : start + batch_size], batch_size, flips)
+        for start in range(0, len(images), batch_size)
+    ]
+    return np.concatenate(parts)
+
+
+def load_cascade(folder: Path) -> Cascade:
+    """Load what :func:`train_cascade` made; code hidden in the files is not run.
+
+    Raises
+    ------
+    DataError
+        If the folder is no cascade, or damaged.
+    """
+    folder = Path(folder)
+    described = folder / "cascade.json"
+    if not described.is_file():
+        raise DataError(
+            f"{shown(folder)}: no cascade.json, so no finished cascade: run `train --recipe strong` (again)"
+        )
+    try:
+        facts = json.loads(described.read_text())
+        sizes, threshold = facts["sizes"], float(facts["threshold"])
+        sizes = {name: int(sizes[name]) for name in ("liver", "tumour")}
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{described}: damaged ({error}): train anew") from error
+    return Cascade(
+        **{name: load_checkpoint(folder / f"{name}.keras", size) for name, size in sizes.items()}, threshold=threshold
+    )

@@ -8,6 +8,7 @@ import sys
 import time
 
 from .files import DataError, collected_error, shown
+from .recipes import RECIPES
 from .settings import PROFILES, Settings, load_settings
 
 
@@ -49,6 +50,9 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument(
             "--profile", choices=list(PROFILES), help="tiny: a CPU minute; full: the report's sizes"
         )
+        sub.add_argument(
+            "--recipe", choices=list(RECIPES), help="; ".join(f"{name}: {one.words}" for name, one in RECIPES.items())
+        )
         if skips:
             sub.add_argument(
                 "--skip-problems", action="store_true",
@@ -70,7 +74,10 @@ def _parser() -> argparse.ArgumentParser:
     crossvalidate.add_argument("--folds", type=_at_least_one, metavar="N", help="3 in profile tiny, 5 in full")
     for sub in (train, crossvalidate):
         sub.add_argument("--epochs", type=_at_least_one, metavar="N", help="instead of the profile's")
-        sub.add_argument("--minutes", type=float, help="stop after about this time; run again to go on")
+        sub.add_argument(
+            "--minutes", type=float,
+            help="stop after about this time, run again to go on; for recipe strong all the time there is",
+        )
     evaluate = command("evaluate", "Score a trained network slice by slice and patient by patient.", skips=True)
     predict = command("predict", "Write tumour masks for a CT, or for all slices or volumes of a folder.")
     predict.add_argument(
@@ -97,18 +104,21 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("--format", choices=("openvino", "onnx"), default="openvino")
     for sub in (audit, train, evaluate):
         sub.add_argument(
-            "--split", choices=("patient", "slice"), default="patient",
-            help="patient: whole volumes apart; slice: the report's, tumour slices only, which leaks",
+            "--split", choices=("patient", "slice", "all"),
+            help="patient: whole volumes apart; slice: the report's, tumour slices only, which leaks; all: by "
+            "patient, none kept for a test, to be tested on other data (default of recipe strong, else patient)",
         )
     evaluate.add_argument(
         "--model", metavar="FILE",
-        help="a .keras file, scored on all slices of --data; else the run's own test split",
+        help="a .keras file or cascade folder, scored on all slices of --data; else the run's own test split",
     )
     evaluate.add_argument(
         "--report", action="store_true", help="write scores, cases, lesions and failures as one HTML page"
     )
+    for sub in (evaluate, predict):
+        sub.add_argument("--flips", action="store_true", help="average over mirrored slices: four times the work")
     predict.add_argument(
-        "--model", metavar="FILE", required=True, help="a .keras file from training, or an exported .xml or .onnx"
+        "--model", metavar="FILE", required=True, help="a .keras file or cascade folder from training, or an exported .xml or .onnx"
     )
     return parser
 
@@ -119,7 +129,7 @@ def main(arguments: list[str] | None = None) -> int:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     chosen = {
         "data_root": options.data, "output_root": options.output, "profile": options.profile,
-        "layout": options.layout, "mask_meaning": options.mask_meaning,
+        "layout": options.layout, "mask_meaning": options.mask_meaning, "recipe": options.recipe,
     }
     if getattr(options, "epochs", None) is not None:
         chosen["epochs"] = options.epochs
@@ -185,10 +195,12 @@ def _index(settings: Settings, options: argparse.Namespace) -> None:
 def _split_table(settings: Settings, options: argparse.Namespace):
     from .audit import load_patient_split
     from .index import load_slices
-    from .splits import split_slices
+    from .splits import split_slices, without_test
 
-    if options.split == "patient":
-        return load_patient_split(settings, skip_problems=options.skip_problems)
+    kind = options.split or ("all" if RECIPES[settings.recipe].cascade else "patient")
+    if kind != "slice":
+        table = load_patient_split(settings, skip_problems=options.skip_problems)
+        return without_test(table) if kind == "all" else table
     return split_slices(load_slices(settings, skip_problems=options.skip_problems), seed=settings.seed)
 
 
@@ -198,14 +210,35 @@ def _audit(settings: Settings, options: argparse.Namespace) -> None:
 
     split = _split_table(settings, options)
     found = audit_split(split)
-    stored = save_split(split, settings.output_root / f"split_{options.split}.csv", audit=found)
+    stored = save_split(split, settings.output_root / f"split_{options.split or 'patient'}.csv", audit=found)
     print(f"{found}\n\nsplit and audit: {shown(stored.with_suffix(''))}*")
 
 
+def _network(path: str | os.PathLike, settings: Settings):
+    """What ``--model`` names: a cascade's folder, an exported network, or a ``.keras`` file."""
+    from pathlib import Path
+
+    from .cascade import load_cascade
+    from .export import FORMATS, load_exported
+    from .training import load_checkpoint
+
+    if Path(path).is_dir():
+        return load_cascade(Path(path))
+    if str(path).endswith(tuple(FORMATS.values())):
+        return load_exported(path)
+    return load_checkpoint(path, settings.image_size)
+
+
 def _train(settings: Settings, options: argparse.Namespace) -> None:
+    table = _split_table(settings, options)
+    if RECIPES[settings.recipe].cascade:
+        from .cascade import train_cascade
+
+        print(f"cascade, for --model: {shown(train_cascade(settings, table, minutes=options.minutes))}")
+        return
     from .training import train
 
-    folder = train(settings, _split_table(settings, options), minutes=options.minutes)
+    folder = train(settings, table, minutes=options.minutes)
     print(f"best network: {shown(folder / 'best.keras')}")
 
 
@@ -228,35 +261,48 @@ def _crossvalidate(settings: Settings, options: argparse.Namespace) -> None:
 
 
 def _evaluate(settings: Settings, options: argparse.Namespace) -> None:
+    from .cascade import Cascade, cascade_folder
     from .evaluation import evaluate, write_report
     from .generators import decode_slices
     from .index import load_slices
     from .inference import evaluate_slices, predict_slices
+    from .masks import THRESHOLD
     from .scoring import patient_scores, summary
-    from .training import load_checkpoint, read_history, run_folder, split_name
+    from .training import read_history, run_folder, split_name
 
     if options.model:
-        model = load_checkpoint(options.model, settings.image_size)
+        model = _network(options.model, settings)
         table = tested = load_slices(settings, skip_problems=options.skip_problems)
         words = "all slices, whether or not the network was trained on them"
     else:
         table = _split_table(settings, options)
-        model = load_checkpoint(run_folder(settings, table) / "best.keras", settings.image_size)
+        cascade = RECIPES[settings.recipe].cascade
+        stored = cascade_folder(settings, table) if cascade else run_folder(settings, table) / "best.keras"
+        model = _network(stored, settings)
         tested = table[table.split == "test"]
         words = f"test slices of the {split_name(table)}"
-    cache = decode_slices(table, settings.image_size, settings.output_root)
+        if tested.empty:
+            raise DataError(
+                "no patients were kept for a test: name the network with --model and other data with --data, or "
+                "train and evaluate with --split patient"
+            )
     started = time.perf_counter()
-    probabilities = predict_slices(model, cache, tested)
+    if isinstance(model, Cascade):
+        threshold, probabilities = model.threshold, model.predict_table(tested, flips=options.flips)
+    else:
+        threshold = THRESHOLD
+        cache = decode_slices(table, settings.image_size, settings.output_root)
+        probabilities = predict_slices(model, cache, tested, flips=options.flips)
     seconds = time.perf_counter() - started
-    found = evaluate(tested, probabilities) if options.report else None
-    scores = found.slices if found else evaluate_slices(tested, probabilities)
-    print(f"\n{settings.data_label}: {words}; threshold 0.30, native resolution\n")
+    found = evaluate(tested, probabilities, threshold=threshold) if options.report else None
+    scores = found.slices if found else evaluate_slices(tested, probabilities, threshold=threshold)
+    print(f"\n{settings.data_label}: {words}; threshold {threshold:.2f}, native resolution\n")
     print(summary(scores).round(3).to_string(index=False, na_rep="-"))
     print(f"\n{patient_scores(scores).round(3).to_string(index=False, na_rep='-')}")
     if found:
         page = settings.output_root / "results" / "report.html"
         times = {"prediction": f"{seconds:.1f} s for {len(tested)} slices"}
-        if not options.model:
+        if not (options.model or RECIPES[settings.recipe].cascade):
             history = read_history(run_folder(settings, table))
             times["training"] = f"{history.seconds.sum():.0f} s for {len(history)} epochs"
         write_report(page, settings, tested, probabilities, found, tested=words, times=times)
@@ -326,28 +372,23 @@ def _export(settings: Settings, options: argparse.Namespace) -> None:
 
 
 def _predict(settings: Settings, options: argparse.Namespace) -> None:
-    from .export import FORMATS, load_exported
     from .inference import predict_files, predict_scan
     from .layouts import choose, find_layouts
     from .phantom import ensure_phantom
-    from .training import load_checkpoint
 
-    if options.model.endswith(tuple(FORMATS.values())):
-        model = load_exported(options.model)
-    else:
-        model = load_checkpoint(options.model, settings.image_size)
+    model = _network(options.model, settings)
     folder = settings.output_root / "predictions"
     scans = [(path, options.series) for path in options.scans]
     if not scans:
         found = choose(find_layouts(ensure_phantom(settings)), settings.layout)
         if found.kind == "slices":
-            print(f"masks and list: {shown(predict_files(model, found.cases, folder))}")
+            print(f"masks and list: {shown(predict_files(model, found.cases, folder, flips=options.flips))}")
             return
         scans = list(zip(found.cases.image_path, found.cases.image_series))
     problems = []
     for path, series in scans:
         try:
-            print(shown(predict_scan(model, path, folder, series=series, dicom_seg=options.dicom_seg)))
+            print(shown(predict_scan(model, path, folder, series=series, dicom_seg=options.dicom_seg, flips=options.flips)))
         except DataError as error:
             problems.append(str(error))
     if problems:

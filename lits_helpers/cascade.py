@@ -33,7 +33,6 @@ from .pictures import read_image
 from .regions import GREEN, Region, liver_crops, liver_region, put_back, through
 from .runs import load_checkpoint, read_history, run_folder, state_path
 from .settings import Settings
-from .splits import split_patients
 from .training import Task, class_network, run
 from .windows import three_channels
 
@@ -98,15 +97,6 @@ class ClockSchedule(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         if self.progress() >= 1:
             self.model.stop_training = True
-
-
-def split_for_cascade(table: pd.DataFrame, *, seed: int = 32) -> pd.DataFrame:
-    """Most patients to train, the validation patients of :func:`split_patients` to watch, none to test.
-
-    For a network that is tested on other data. (Use ``load_patient_split`` to keep patients for a test.)
-    """
-    split = split_patients(table, seed=seed)
-    return split.assign(split=split.split.where(split.split == "validation", "train"))
 
 
 def train_cascade(settings: Settings, table: pd.DataFrame, *, minutes: float | None = None) -> Path:
@@ -320,6 +310,13 @@ class Cascade:
         found = liver.astype(np.uint8) * np.uint8(LIVER)
         found[probabilities > (self.threshold if threshold is None else threshold)] = TUMOUR
         return found
+
+    def predict_masks(self, table: pd.DataFrame, *, flips: bool = False) -> Iterator[tuple[np.ndarray, float]]:
+        """Tumour mask and highest probability of each slice of a table that is in order of volume and slice."""
+        for _, rows in table.groupby("volume", sort=False):
+            pictures = [read_image(path) for path in rows.image_path]
+            for probability in self.predict(pictures, rows.slice.tolist(), flips=flips)[0]:
+                yield probability > self.threshold, float(probability.max())
 
     def predict_table(self, table: pd.DataFrame, *, flips: bool = False) -> np.ndarray:
         """Tumour probabilities of a slice table of whole volumes, at native resolution, in its order.

@@ -330,10 +330,15 @@ def predict_files(
     if table.empty:
         raise DataError("there are no slices to predict: the table is empty")
     folder = Path(folder)
-    predicted = _native_masks(
-        model, table.image_path.tolist(), read_image,
-        threshold=threshold, batch_size=batch_size, flips=flips, wanted=wanted,
-    )
+    if hasattr(model, "predict_masks"):
+        threshold = model.threshold
+        table = table.sort_values(["volume", "slice"])
+        predicted = model.predict_masks(table, flips=flips)
+    else:
+        predicted = _native_masks(
+            model, table.image_path.tolist(), read_image,
+            threshold=threshold, batch_size=batch_size, flips=flips, wanted=wanted,
+        )
     rows = []
     for row, (mask, highest) in zip(table.itertuples(), predicted, strict=True):
         name = f"masks/volume-{row.volume}_slice_{row.slice}_prediction.png"
@@ -434,9 +439,12 @@ def predict_scan(
     volume = read_volume(path, series=series)
     if dicom_seg and volume.geometry.series is None:
         raise DataError(f"{path}: a DICOM segmentation refers to DICOM slices, which a NIfTI file has not")
-    labels = predict_volume(
-        model, volume.hounsfield, threshold=threshold, batch_size=batch_size, flips=flips, wanted=wanted
-    )
+    if hasattr(model, "labels"):  # a cascade, which sees whole volumes
+        labels = model.labels(volume.hounsfield, flips=flips)
+    else:
+        labels = predict_volume(
+            model, volume.hounsfield, threshold=threshold, batch_size=batch_size, flips=flips, wanted=wanted
+        )
     name = path.resolve().name.removesuffix(".gz").removesuffix(".nii")
     if dicom_seg and not labels.any():
         warnings.warn(f"{path}: no tumour found; DICOM segmentations cannot be empty, so NIfTI is written", stacklevel=2)

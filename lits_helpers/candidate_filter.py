@@ -73,7 +73,7 @@ class CandidateFilter:
         Parameters
         ----------
         features : DataFrame
-            Of :func:`candidate_features` or :func:`candidate_table`, of the same kind of image.
+            Of :func:`lits_helpers.candidates.candidate_features` or its table, of the same kind of image.
 
         Returns
         -------
@@ -128,7 +128,7 @@ class CandidateFilter:
         except FileNotFoundError as error:
             raise DataError(f"{path}: no such file, train a filter first and save it") from error
         except (KeyError, ValueError, TypeError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-            raise DataError(f"{path} holds no usable candidate filter ({error}): train and save it again") from error
+            raise DataError(f"{path} holds no usable candidate filter ({error}): train and save one") from error
         return forest
 
     def _require_sound(self) -> None:
@@ -150,7 +150,8 @@ class CandidateFilter:
         if (self.right[leaf] != -1).any() or (children <= number[~leaf]).any() or (children >= end[~leaf]).any():
             raise ValueError("a node leads back or out of its tree")
         asked = self.feature[~leaf]
-        if (asked < 0).any() or (asked >= len(self.names)).any() or np.isnan(self.threshold).any():  # inf asks "known?"
+        # An infinite threshold is one: it asks whether the feature is known.
+        if (asked < 0).any() or (asked >= len(self.names)).any() or np.isnan(self.threshold).any():
             raise ValueError("a node asks for no feature")
         if not ((self.share >= 0) & (self.share <= 1 + 1e-9)).all():  # weighted sums are rounded
             raise ValueError("a share is not in [0, 1]")
@@ -163,7 +164,9 @@ def _npz(path: Path) -> Path:
     return path
 
 
-def train_filter(features: pd.DataFrame, true: Sequence[bool], *, seed: int, trees: int = TREES) -> CandidateFilter:
+def train_filter(
+    features: pd.DataFrame, true: Sequence[bool], *, seed: int, trees: int = TREES
+) -> CandidateFilter:
     """Train a random forest to tell true candidates from false ones.
 
     Both kinds weigh the same in all, however many there are of each. Features that are NaN for all
@@ -172,10 +175,11 @@ def train_filter(features: pd.DataFrame, true: Sequence[bool], *, seed: int, tre
     Parameters
     ----------
     features : DataFrame
-        Of :func:`candidate_table`, of training patients only. All columns but :data:`NO_FEATURES`
-        are used.
+        Of :func:`lits_helpers.candidates.candidate_table`, of patients the filter is not tested on;
+        best also of none that the network was trained on, for whom it makes fewer false candidates
+        than for others. All columns but :data:`lits_helpers.candidates.NO_FEATURES` are used.
     true : bool sequence (candidates,)
-        ``true`` of :func:`label_candidates`.
+        ``true`` of :func:`lits_helpers.candidates.label_candidates`.
     seed : int
         Equal seeds give equal forests.
     trees : int
@@ -189,30 +193,6 @@ def train_filter(features: pd.DataFrame, true: Sequence[bool], *, seed: int, tre
     ----------
     Breiman, "Random forests", Machine Learning 45 (2001) 5.
     """
-    forest, names = _fitted(features, true, seed=seed, trees=trees)
-    sizes = [tree.tree_.node_count for tree in forest.estimators_]
-    roots = np.concatenate([[0], np.cumsum(sizes[:-1])])
-    grown = [(root, tree.tree_) for root, tree in zip(roots, forest.estimators_, strict=True)]
-
-    def joined(part: str) -> np.ndarray:
-        return np.concatenate([getattr(tree, part) for _, tree in grown])
-
-    children = (
-        np.concatenate([np.where(own >= 0, own + root, -1) for root, own in own_children])
-        for own_children in (
-            [(root, tree.children_left) for root, tree in grown], [(root, tree.children_right) for root, tree in grown]
-        )
-    )
-    left, right = (side.astype(np.int32) for side in children)
-    return CandidateFilter(
-        names=np.array(names), roots=roots.astype(np.int32), left=left, right=right,
-        feature=np.where(left >= 0, joined("feature"), -1).astype(np.int32), threshold=joined("threshold"),
-        unknown_left=joined("missing_go_to_left").astype(bool), share=joined("value")[:, 0, 1],
-    )
-
-
-def _fitted(features: pd.DataFrame, true: Sequence[bool], *, seed: int, trees: int):
-    """scikit-learn's forest, and the names of its features."""
     try:
         from sklearn.ensemble import RandomForestClassifier
     except ImportError as error:
@@ -227,7 +207,21 @@ def _fitted(features: pd.DataFrame, true: Sequence[bool], *, seed: int, trees: i
         )
     names = [name for name in features if name not in NO_FEATURES and features[name].notna().any()]
     forest = RandomForestClassifier(trees, class_weight="balanced", random_state=seed)
-    return forest.fit(features[names].to_numpy(np.float32), true), names
+    forest.fit(features[names].to_numpy(np.float32), true)
+    grown = [tree.tree_ for tree in forest.estimators_]
+
+    def joined(part: str) -> np.ndarray:
+        return np.concatenate([getattr(tree, part) for tree in grown])
+
+    sizes = [tree.node_count for tree in grown]
+    roots = np.cumsum([0, *sizes[:-1]])
+    children = joined("children_left"), joined("children_right")
+    left, right = (np.where(own < 0, -1, own + np.repeat(roots, sizes)).astype(np.int32) for own in children)
+    return CandidateFilter(
+        names=np.array(names), roots=roots.astype(np.int32), left=left, right=right,
+        feature=np.where(left < 0, -1, joined("feature")).astype(np.int32), threshold=joined("threshold"),
+        unknown_left=joined("missing_go_to_left").astype(bool), share=joined("value")[:, 0, 1],
+    )  # fmt: skip
 
 
 def out_of_fold(
@@ -272,7 +266,7 @@ def filter_candidates(prediction: np.ndarray, probabilities: Sequence[float], *,
     prediction : bool array (slices, rows, columns), or labels 0/1/2
         The mask whose candidates were described.
     probabilities : float sequence (candidates,)
-        Of :meth:`CandidateFilter.probabilities`, in the order of :func:`candidate_features`.
+        Of :meth:`CandidateFilter.probabilities`, in the order of the candidates' numbers.
     threshold : float
         At 0 all stay.
 
@@ -300,7 +294,7 @@ def threshold_scores(candidates: pd.DataFrame, probabilities: Sequence[float]) -
     Parameters
     ----------
     candidates : DataFrame
-        Of :func:`candidate_table`, labelled.
+        Of :func:`lits_helpers.candidates.candidate_table`, labelled.
     probabilities : float sequence (candidates,)
         By a filter that has not seen these patients: of validation patients, or out of fold.
 
@@ -316,8 +310,8 @@ def threshold_scores(candidates: pd.DataFrame, probabilities: Sequence[float]) -
     probabilities = np.asarray(probabilities, float)
     if len(probabilities) != len(candidates) or "true" not in candidates:
         raise DataError(
-            f"{len(candidates)} candidates and {len(probabilities)} probabilities: give one for each, and a table "
-            "with labels"
+            f"{len(candidates)} candidates and {len(probabilities)} probabilities: give one for each, and a "
+            "table with labels"
         )
     rows = []
     for threshold in THRESHOLDS:
@@ -337,7 +331,9 @@ def threshold_scores(candidates: pd.DataFrame, probabilities: Sequence[float]) -
     return pd.DataFrame(rows)
 
 
-def choose_filter_threshold(candidates: pd.DataFrame, probabilities: Sequence[float], *, by: str = "dice_per_case") -> float:
+def choose_filter_threshold(
+    candidates: pd.DataFrame, probabilities: Sequence[float], *, by: str = "dice_per_case"
+) -> float:
     """The threshold with the best score of :func:`threshold_scores`; of equal ones the lowest.
 
     ``by`` is ``"dice_per_case"``, or ``"f1"`` where false findings count by number.
@@ -406,15 +402,18 @@ def filter_effect(scores: pd.DataFrame, *, repeats: int = 2000, seed: int = 0) -
         row: dict[str, object] = {"stage": stage}
         for name, hits, of in (("recall", "found", "lesions"), ("precision", "right", "predictions")):
             parts = part[[hits, of]].to_numpy(float)
-            row |= {of: int(part[of].sum()), hits: int(part[hits].sum()), name: float(ratio_of_sums(parts, axis=0))}
             low, high = bootstrap_interval(parts, ratio_of_sums, repeats=repeats, seed=seed)
-            row |= {f"{name}_low": low, f"{name}_high": high}
+            row |= {
+                of: int(part[of].sum()), hits: int(part[hits].sum()),
+                name: float(ratio_of_sums(parts, axis=0)), f"{name}_low": low, f"{name}_high": high,
+            }  # fmt: skip
         with_tumour = part.truth_voxels > 0
         change = (part.dice - first.dice)[with_tumour].to_numpy()
         low, high = bootstrap_interval(change, repeats=repeats, seed=seed)
         row |= {
             "cases": int(with_tumour.sum()), "dice_per_case": part.dice[with_tumour].mean(),
-            "dice_change": change.mean() if change.size else np.nan, "dice_change_low": low, "dice_change_high": high,
+            "dice_change": change.mean() if change.size else np.nan,
+            "dice_change_low": low, "dice_change_high": high,
             "tumour_free_cases": int((~with_tumour).sum()),
             "tumour_free_cases_clean": int((part.predicted_voxels[~with_tumour] == 0).sum()),
         }  # fmt: skip

@@ -178,15 +178,19 @@ def candidate_features(
 def _check(image: np.ndarray, tumour: np.ndarray, liver: np.ndarray, probability: np.ndarray | None) -> None:
     if tumour.ndim != 3 or tumour.dtype != bool or liver.dtype != bool:
         raise DataError(
-            f"candidates are those of bool volumes (slices, rows, columns), got {tumour.dtype} {tumour.shape} and "
-            f"a liver of {liver.dtype}: use labels == 2 and labels >= 1"
+            f"candidates are those of bool volumes (slices, rows, columns), got {tumour.dtype} {tumour.shape} "
+            f"and a liver of {liver.dtype}: use labels == 2 and labels >= 1"
         )
     if image.dtype.kind not in "iu" or image.shape[3:] not in ((), (3,)):
-        raise DataError(f"the image must be whole numbers in one or three channels, got {image.dtype} {image.shape}")
+        raise DataError(
+            f"the image must be whole numbers in one or three channels, got {image.dtype} {image.shape}"
+        )
     others = {"image": image, "liver": liver, "probability": probability}
     for name, array in others.items():
         if array is not None and array.shape[:3] != tumour.shape:
-            raise DataError(f"the {name} has shape {array.shape}, the mask {tumour.shape}: give that of the same volume")
+            raise DataError(
+                f"the {name} has shape {array.shape}, the mask {tumour.shape}: give that of the same volume"
+            )
 
 
 def _channel_names(image: np.ndarray) -> tuple[str, ...]:

@@ -114,7 +114,8 @@ def test_a_forest_whose_walks_might_not_end_well_is_refused(tmp_path, change):
 
 
 def test_a_sound_forest_made_by_hand_is_read(tmp_path):
-    assert CandidateFilter.load(CandidateFilter(**HAND).save(tmp_path / "filter.npz")).names.tolist() == ["depth", "size"]
+    read = CandidateFilter.load(CandidateFilter(**HAND).save(tmp_path / "filter.npz"))
+    assert read.names.tolist() == ["depth", "size"]
 
 
 def test_pickled_objects_are_refused_and_never_run(tmp_path):

@@ -10,6 +10,12 @@ at ISBI 2017. Their successor (Chlebus et al., Scientific Reports 8 (2018) 15497
 36 features of image statistics, shape and distance to the liver's border, and reports 85 % fewer
 false findings. Both were read in abstract and summary only. So the features here, those of texture
 and the rule for a true candidate are our own, and the prediction is any mask, not their cascade's.
+
+Tried on 20 LiTS volumes of every second slice, learnt and cut on ten and used on the other ten, both
+ways round, with the true liver (an oracle) and "darker than it" (:mod:`lits_helpers.baselines`, 10
+voxels and more) as prediction: right were 131 of 2,778 candidates before and 56 of 227 after; found
+were 68 of 78 lesions before and 59 after; the mean Dice of the 16 patients with tumour rose from 0.23
+to 0.28. Shape and place told most: without them little was learnt.
 """
 
 from __future__ import annotations

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import keras
 import numpy as np
-from keras import layers
+from keras import layers, ops
 
+from .metrics import registered
 from .model import check_sizes
 
 NORMS = ("batch", "group", "instance", "none")
@@ -21,7 +22,7 @@ def normalised(x: keras.KerasTensor, norm: str) -> keras.KerasTensor:
     slice by itself (``"instance"``), or ``"none"``.
 
     Batch normalisation's running averages remember about ten steps (momentum 0.9), for runs of
-    hundreds of steps. Groups are eight channels wide, or as wide as the channels allow.
+    hundreds of steps. There are eight groups, or as many as divide both eight and the channels.
     """
     if norm == "batch":
         return layers.BatchNormalization(momentum=0.9)(x)
@@ -77,6 +78,25 @@ def attended(skip: keras.KerasTensor, gate: keras.KerasTensor, filters: int) -> 
     return layers.Multiply()([skip, weight])
 
 
+@registered
+class NestedClasses(layers.Layer):
+    """Two logits, of liver (tumours included) and of tumour where there is liver, as three classes.
+
+    ``P(background) = 1 - P(liver)``, ``P(tumour) = P(liver) P(tumour | liver)``, and healthy liver the
+    rest. Cross-entropy then asks for tumour or not inside livers alone, as in a cascade. A softmax
+    would let the three compete, and a lesion, as dark as much outside the liver, went to background:
+    on real slices the network cut most lesions out of the liver without calling them tumour.
+    """
+
+    def call(self, logits: keras.KerasTensor) -> keras.KerasTensor:
+        """(batch, rows, columns, 2), any range, to (batch, rows, columns, 3), adding up to 1."""
+        liver, tumour = (ops.sigmoid(logits[..., channel : channel + 1]) for channel in (0, 1))
+        return ops.concatenate([1 - liver, liver * (1 - tumour), liver * tumour], axis=-1)
+
+    def compute_output_shape(self, input_shape: tuple) -> tuple:
+        return (*input_shape[:-1], 3)
+
+
 def segmenter(
     input_size: tuple[int, int, int],
     *,
@@ -97,7 +117,8 @@ def segmenter(
     ----------
     input_size : (rows, columns, channels)
     classes : int
-        3: softmax of background, liver, tumour. 1: sigmoid. The last channel is the one looked for.
+        3: background, liver, tumour (:class:`NestedClasses`). 1: one by a sigmoid. The last channel is
+        the one looked for.
     filters, depth : int
         Channels of the first level, twice as many at each below; poolings.
     stem : int
@@ -108,12 +129,13 @@ def segmenter(
     attention : bool
         Gate the skip connections (:func:`attended`).
     deep_supervision : bool
-        The output is the mean of the heads of all decoder levels but the lowest, each enlarged, so
-        that coarse levels learn from the loss directly (Lee et al., "Deeply-supervised nets", 2015;
-        averaged into one output as in Kayalibay et al., arXiv:1701.03056, before the last function).
+        Each decoder level has a head, enlarged to the slice, and the last function takes their mean,
+        so that coarse levels learn from the loss directly (Lee et al., "Deeply-supervised nets",
+        AISTATS 2015). Lee gives each level a loss of its own; one output out of several levels is
+        from Kayalibay et al., arXiv:1701.03056, who add where this averages.
     prior : float, optional
-        Probability that an untrained network gives the last channel of a single class, as in
-        :func:`lits_helpers.model.unet`.
+        Probability that an untrained network gives every pixel if ``classes`` is 1, as in
+        :func:`lits_helpers.model.unet`. Without effect on several classes.
 
     Returns
     -------
@@ -124,18 +146,25 @@ def segmenter(
     Raises
     ------
     ValueError
-        If a size cannot be halved as often as it has to be, or a choice is unknown.
+        If a size cannot be halved as often as it has to be, a choice is unknown, or ``prior`` not
+        between 0 and 1.
     """
+    if classes not in (1, 3):
+        raise ValueError(f"classes is {classes}: 1 or 3")
     if stem not in (1, 2):
         raise ValueError(f"stem is {stem}: 1 keeps the resolution, 2 halves it")
+    if prior is not None and not 0 < prior < 1:
+        raise ValueError(f"prior is a probability between 0 and 1, got {prior}")
     check_sizes(input_size, filters, depth + stem - 1)
     parts = dict(kind=block_kind, norm=norm)
     bias = 0.0 if prior is None else float(np.log(prior / (1 - prior)))
+    head = dict(bias_initializer=keras.initializers.Constant(bias), dtype="float32")
 
     x = inputs = keras.Input(input_size)
     if stem == 2:
         x = layers.Conv2D(filters, 4, strides=2, padding="same", use_bias=norm == "none")(x)
         x = layers.LeakyReLU(0.01)(normalised(x, norm))
+    logits = 2 if classes == 3 else classes
     skips = []
     for level in range(depth):
         x = block(x, filters * 2**level, **parts)
@@ -148,14 +177,13 @@ def segmenter(
         skip = attended(skips[level], x, filters * 2**level) if attention else skips[level]
         x = block(layers.Concatenate()([x, skip]), filters * 2**level, **parts)
         if deep_supervision and level:
-            coarse = layers.Conv2D(classes, 1, dtype="float32")(x)
+            coarse = layers.Conv2D(logits, 1, **head)(x)
             found.append(layers.UpSampling2D(2**level * stem, interpolation="bilinear", dtype="float32")(coarse))
-    head = dict(bias_initializer=keras.initializers.Constant(bias), dtype="float32")
     if stem == 2:
-        x = layers.Conv2DTranspose(classes, 2, strides=2, **head)(x)
+        x = layers.Conv2DTranspose(logits, 2, strides=2, **head)(x)
     else:
-        x = layers.Conv2D(classes, 1, **head)(x)
+        x = layers.Conv2D(logits, 1, **head)(x)
     if found:
         x = layers.Average(dtype="float32")([x, *found])
-    outputs = layers.Activation("softmax" if classes > 1 else "sigmoid", dtype="float32")(x)
+    outputs = NestedClasses(dtype="float32")(x) if classes == 3 else layers.Activation("sigmoid", dtype="float32")(x)
     return keras.Model(inputs, outputs, name=name)

@@ -137,7 +137,8 @@ def undeclared(paths: list[Path], declared: list[str]) -> dict[str, str]:
 
 def test_the_package_imports_only_what_it_requires_or_an_optional_extra_brings():
     paths = [p for p in (ROOT / "lits_helpers").glob("*.py") if p.name not in DEMO]
-    assert undeclared(paths, PROJECT["dependencies"] + EXTRAS["dicom"] + EXTRAS["cluster"] + EXTRAS["export"]) == {}
+    optional = [line for name in ("dicom", "cluster", "export", "survey", "view") for line in EXTRAS[name]]
+    assert undeclared(paths, PROJECT["dependencies"] + optional) == {}
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "lits_helpers").glob("*.py")), ids=lambda path: path.name)
@@ -146,7 +147,7 @@ def test_packages_of_an_optional_extra_are_imported_inside_functions_only(path):
     at_import = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
     names = {alias.name for node in at_import if isinstance(node, ast.Import) for alias in node.names}
     names |= {node.module for node in at_import if isinstance(node, ast.ImportFrom) and node.level == 0}
-    assert {name.split(".")[0] for name in names} & {"pydicom", "highdicom", "dask", "distributed", "openvino", "tf2onnx"} == set()
+    assert {name.split(".")[0] for name in names} & {"pydicom", "highdicom", "dask", "distributed", "openvino", "tf2onnx", "voila"} == set()
 
 
 def test_notebooks_and_the_demo_import_only_what_the_notebooks_extra_brings():
@@ -232,8 +233,8 @@ def test_the_readme_shows_both_commands_and_the_conda_way():
 ORDER = (
     "files", "parallel", "recipes", "settings", "windows", "pictures", "dicom", "dicom_masks", "volumes", "conversion", "anatomy", "phantom", "codings", "detective", "masks", "phantom_layouts", "data_files",
     "layouts", "index", "splits", "duplicates", "audit", "augmentation",
-    "generators", "model", "blocks", "model_size", "networks3d", "metrics", "losses", "devices", "runs", "training", "sorting", "uncertainty", "scoring", "sorting_scores", "distances", "lesions", "cases", "population", "failures", "postprocessing", "regions", "superpixels", "crf", "effects", "candidates", "candidate_filter", "baselines", "comparability", "inference", "explanation", "skip_connections", "repeated_predictions", "cascade", "export", "crossvalidation", "drawing", "plots", "data_plots", "result_plots", "html_report", "population_plots", "evaluation",
-    "explorer_plots", "explorer", "model_widgets", "widgets", "demo", "__main__",
+    "generators", "model", "model_size", "networks3d", "metrics", "losses", "blocks", "devices", "runs", "training", "sorting", "uncertainty", "scoring", "sorting_scores", "distances", "lesions", "cases", "population", "failures", "postprocessing", "regions", "superpixels", "crf", "effects", "candidates", "candidate_filter", "baselines", "comparability", "inference", "superpixel_system", "superpixel_training", "explanation", "skip_connections", "repeated_predictions", "cascade", "export", "crossvalidation", "drawing", "plots", "data_plots", "result_plots", "html_report", "population_plots", "evaluation",
+    "explorer_plots", "explorer", "model_widgets", "widgets", "scan_access", "app", "demo", "__main__",
 )
 
 

@@ -36,15 +36,21 @@ def cross_entropy(truth: keras.KerasTensor, predicted: keras.KerasTensor) -> ker
     return ops.reshape(-ops.mean(taken), (1,))
 
 
-def _tversky(truth, predicted, missed: float, false: float) -> keras.KerasTensor:
+def _tversky(
+    truth: keras.KerasTensor, predicted: keras.KerasTensor, missed: float, false: float
+) -> keras.KerasTensor:
+    """Smoothed Tversky index per class but background, float32; with weights of 1 it is Jaccard's."""
     shared, false_positive, false_negative = _sums(truth, predicted)
     return (shared + SMOOTH) / (shared + false * false_positive + missed * false_negative + SMOOTH)
 
 
 @registered
 def class_dice_loss(truth: keras.KerasTensor, predicted: keras.KerasTensor) -> keras.KerasTensor:
-    """Sum over liver and tumour of 1 minus the smoothed soft Dice; in [0, classes - 1)."""
-    # Half of each error, and half of the smoothing on both sides, is Dice: 2 shared / (2 shared + errors).
+    """Sum over liver and tumour of 1 minus the smoothed soft Dice; in [0, classes - 1).
+
+    Smoothed as :func:`lits_helpers.metrics.dice_coef` is, so that a class that is nowhere, and is not
+    predicted, costs nothing.
+    """
     shared, false_positive, false_negative = _sums(truth, predicted)
     dice = (2 * shared + SMOOTH) / (2 * shared + false_positive + false_negative + SMOOTH)
     return ops.reshape(ops.sum(1 - dice), (1,))
@@ -58,10 +64,11 @@ def class_loss(truth: keras.KerasTensor, predicted: keras.KerasTensor) -> keras.
 
 @registered
 def jaccard_loss(truth: keras.KerasTensor, predicted: keras.KerasTensor) -> keras.KerasTensor:
-    """Sum over liver and tumour of 1 minus the smoothed soft Jaccard index (Yuan 2017, section 2.3).
+    """Sum over liver and tumour of 1 minus the smoothed soft Jaccard index (after Yuan 2017).
 
-    ``shared / (shared + false positive + false negative)`` with sums of probabilities. Yuan has
-    squares in the denominator; with the sums of probabilities, as here, an undecided 0.5 costs more.
+    ``shared / (shared + false positive + false negative)`` with sums of probabilities. Yuan's union is
+    ``sum(t**2) + sum(p**2) - sum(t * p)``; with the sums of probabilities, as here, an undecided 0.5
+    costs more.
 
     References
     ----------
@@ -75,14 +82,16 @@ def jaccard_loss(truth: keras.KerasTensor, predicted: keras.KerasTensor) -> kera
 def focal_tversky_loss(truth: keras.KerasTensor, predicted: keras.KerasTensor) -> keras.KerasTensor:
     """Sum over liver and tumour of ``(1 - TI) ** (3/4)``, TI weighing misses 0.7 and false pixels 0.3.
 
-    Misses of small tumours weigh more, and so do classes that are still bad. ``keras.losses.Tversky``
-    is not used: it swaps the two weights against its own documentation.
+    Misses weigh more than false pixels; and the slope of the power rises as a class gets better, so
+    that one that is nearly right still counts. ``keras.losses.Tversky`` is not used: until
+    Keras's pull request 23333 it swapped the two weights against its own documentation.
 
     References
     ----------
     Salehi et al., "Tversky loss function for image segmentation using 3D fully convolutional deep
     networks", MLMI 2017, for the index; Abraham and Khan, "A novel focal Tversky loss function with
-    improved attention U-Net for lesion segmentation", ISBI 2019, for the exponent 1 / gamma, gamma 4/3.
+    improved attention U-Net for lesion segmentation", ISBI 2019, for 0.7 and the exponent 1 / gamma, gamma
+    4/3, outside the bracket as in their code (github.com/nabsabraham/focal-tversky-unet).
     """
     # The slope of x ** 0.75 is endless at 0, which a perfect class would reach.
     rest = ops.maximum(1 - _tversky(truth, predicted, 0.7, 0.3), SMALLEST)

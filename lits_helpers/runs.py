@@ -22,7 +22,7 @@ import pandas as pd
 import tensorflow as tf
 
 from . import __version__
-from . import metrics as _registered  # noqa: F401  saved networks name them
+from . import losses as _losses, metrics as _metrics  # noqa: F401  saved networks name what is in them
 from .augmentation import Augmentation
 from .files import DataError, atomic_path, fingerprint
 from .settings import Settings

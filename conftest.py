@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-SETTINGS = ("LITS_PROFILE", "LITS_DATA_ROOT", "LITS_OUTPUT_ROOT", "LITS_LAYOUT", "LITS_MASK_MEANING")
+SETTINGS = ("LITS_PROFILE", "LITS_DATA_ROOT", "LITS_OUTPUT_ROOT", "LITS_LAYOUT", "LITS_MASK_MEANING", "LITS_RECIPE")
 
 
 def pytest_collection_modifyitems(items):

@@ -172,9 +172,12 @@ def train_sorter(
     Raises
     ------
     DataError
-        If a split is missing, or all training slices have one diagnosis.
+        If the table has no ``split``, one of the two is empty, or all training slices have one
+        diagnosis.
     """
     epochs = settings.epochs if epochs is None else epochs
+    if "split" not in table:
+        raise DataError("the slice table has no split: use splits.split_patients first")
     sides = {side: table[table.split == side] for side in ("train", "validation")}
     if missing := [side for side, rows in sides.items() if rows.empty]:
         raise DataError(f"no slices for {' and '.join(missing)}: split the table with splits.split_patients")

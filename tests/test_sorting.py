@@ -1,6 +1,7 @@
 """Sorting slices: the network, what it is shown, what it learns, and the triage made of it."""
 
 from functools import partial
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -144,18 +145,65 @@ def test_the_same_seed_gives_the_same_sorter(settings, split_table, cache, tmp_p
     assert np.allclose(*found, atol=1e-3)
 
 
-def test_the_epoch_best_on_validation_is_kept(settings, split_table, cache, without_tracing, monkeypatch):
-    losses, seen = iter([0.9, 0.4, 0.7]), []
+class Recorder:
+    """Stands in for a compiled network: notes what it is trained on; its weights are the step's number."""
 
-    def scripted(truth, probabilities):
-        seen.append(probabilities)
-        return next(losses)
+    input_shape = (None, 32, 32, 3)
 
-    monkeypatch.setattr(sorting, "_balanced_loss", scripted)
-    model = trained(settings, split_table, cache, epochs=3)
-    validation = split_table[split_table.split == "validation"]
-    assert np.allclose(sorting.predict_classes(model, cache, validation), seen[1], atol=1e-6)
-    assert not np.allclose(seen[1], seen[2], atol=1e-4)
+    def __init__(self):
+        self.optimizer = SimpleNamespace(learning_rate=None)
+        self.rates, self.images, self.truth, self.weights = [], [], [], 0
+
+    def train_on_batch(self, images, truth):
+        self.rates.append(self.optimizer.learning_rate)
+        self.images.append(images)
+        self.truth.extend(truth)
+        self.weights += 1
+
+    def predict_on_batch(self, images):
+        return np.full((len(images), 3), 1 / 3)
+
+    def get_weights(self):
+        return self.weights
+
+    def set_weights(self, weights):
+        self.weights = weights
+
+
+def recorded(settings, split_table, cache, *, epochs, augmented=True):
+    model = Recorder()
+    sides = {side: split_table[split_table.split == side] for side in ("train", "validation")}
+    sorting._fit(model, settings, sides, cache, epochs, augmented)
+    return model
+
+
+def test_the_epoch_best_on_validation_is_kept(settings, split_table, cache, monkeypatch):
+    losses = iter([0.9, 0.4, 0.7])
+    monkeypatch.setattr(sorting, "_balanced_loss", lambda truth, probabilities: next(losses))
+    # 12 training slices in batches of 8 are 2 steps an epoch: the second epoch ends after 4.
+    assert recorded(settings, split_table, cache, epochs=3).weights == 4
+
+
+def test_the_learning_rate_rises_for_a_tenth_of_the_steps_and_falls_to_nothing(settings, split_table, cache):
+    rates = np.array(recorded(settings, split_table, cache, epochs=50).rates) / settings.learning_rate
+    assert rates[:3].tolist() == pytest.approx([0.1, 0.2, 0.3])  # a hundred steps, ten of them to rise
+    assert rates.argmax() in (9, 10) and rates[50] == pytest.approx(0.5) and 0 < rates[-1] < 0.001
+
+
+def test_classes_are_trained_on_equally_often(settings, split_table, cache):
+    shares = np.bincount(recorded(settings, split_table, cache, epochs=100).truth) / 1600
+    assert shares == pytest.approx([1 / 3] * 3, abs=0.04)  # three standard deviations are 0.035
+
+
+def test_slices_are_moved_and_filtered_only_if_asked(settings, split_table, cache, monkeypatch):
+    monkeypatch.setattr(sorting, "kaur_augmented", lambda images, random: np.zeros_like(images))
+    plain, filtered = (
+        np.concatenate(recorded(settings, split_table, cache, epochs=10, augmented=augmented).images)
+        for augmented in (False, True)
+    )
+    assert plain.dtype == np.float32 and 0 <= plain.min() and 0.5 < plain.max() <= 1
+    assert len(np.unique(plain, axis=0)) > 12  # more than there are slices
+    assert not filtered.any()
 
 
 def test_validation_loss_counts_each_class_alike():
@@ -180,6 +228,11 @@ def test_it_trains_in_every_precision_and_leaves_kerass_own(settings, split_tabl
 def test_a_split_without_validation_is_refused(settings, split_table, cache):
     with pytest.raises(DataError, match="validation"):
         trained(settings, split_table[split_table.split == "train"], cache)
+
+
+def test_a_table_without_split_is_refused(settings, table, cache):
+    with pytest.raises(DataError, match="split_patients"):
+        trained(settings, table, cache)
 
 
 def test_slices_of_one_diagnosis_are_refused(settings, split_table, cache):

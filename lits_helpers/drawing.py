@@ -240,17 +240,19 @@ def draw_marks(axes: Axes, marks: Marks) -> None:
             axes.text(place, 0.5, side, transform=axes.transAxes, ha=towards, va="center", **_ON_CT)
 
 
-def draw_scale_bar(axes: Axes, column_mm: float) -> None:
-    """A bar of 1, 2 or 5 times a power of ten mm, at most a third of the axes' width."""
+def draw_scale_bar(axes: Axes, column_mm: float, *, colour: str = "white") -> None:
+    """A bar of 1, 2 or 5 times a power of ten mm, at most a third of the axes' width; white or black."""
     left, right = sorted(axes.get_xlim())
     length = bar_length((right - left) * column_mm)
     end = right - 0.04 * (right - left)
     start = end - length / column_mm
     across = axes.get_xaxis_transform()
-    bar = Line2D([start, end], [0.04, 0.04], color="white", lw=2.5, solid_capstyle="butt", transform=across)
-    bar.set_path_effects([withStroke(linewidth=4, foreground="black")])
+    bar = Line2D([start, end], [0.04, 0.04], color=colour, lw=2.5, solid_capstyle="butt", transform=across)
+    around = "black" if colour == "white" else "white"
+    bar.set_path_effects([withStroke(linewidth=4, foreground=around)])
     axes.add_artist(bar)  # which, unlike a plot, leaves the limits alone
-    axes.text(end, 0.07, f"{length:g} mm", transform=across, ha="right", va="bottom", **_ON_CT)
+    words = axes.text(end, 0.07, f"{length:g} mm", transform=across, ha="right", va="bottom", **_ON_CT)
+    words.set(color=colour, path_effects=[withStroke(linewidth=2, foreground=around)])
 
 
 def bar_length(width_mm: float) -> float:

@@ -125,6 +125,8 @@ def train_cascade(settings: Settings, table: pd.DataFrame, *, minutes: float | N
     minutes = MINUTES[settings.profile] if minutes is None else minutes
     started = time.monotonic()
     folder = cascade_folder(settings, table)
+    if _had(folder, minutes):
+        return folder
     spent = sum(_spent(folder / name) for name in STAGES[settings.profile])
     seconds = 60 * minutes - spent
 
@@ -133,9 +135,9 @@ def train_cascade(settings: Settings, table: pd.DataFrame, *, minutes: float | N
 
     stage = _stage_settings(settings, "liver")
     cache = decode_slices(table, stage.image_size, settings.output_root)
-    run(_task(stage, "liver", table, cache, folder, seconds=max(1.0, LIVER_SHARE * (seconds + spent))))
     if not (cache.labels > 0).any():
         raise DataError("no slice shows a liver: a cascade has nothing to learn from")
+    run(_task(stage, "liver", table, cache, folder, seconds=max(1.0, LIVER_SHARE * (seconds + spent))))
     stage = _stage_settings(settings, "tumour")
     crops, rows = region_cache(table, cache, stage.image_size, settings.output_root)
     run(_task(stage, "tumour", rows, crops, folder, seconds=_spent(folder / "tumour") + left()))
@@ -153,7 +155,16 @@ def train_cascade(settings: Settings, table: pd.DataFrame, *, minutes: float | N
 def cascade_folder(settings: Settings, table: pd.DataFrame) -> Path:
     """Where the cascade of these settings and this split lies, below the output root."""
     key = run_folder(settings, table, AUGMENTATIONS["tumour"]).name.rpartition("-")[2]
+    key = fingerprint([], key, STAGES[settings.profile])[:8]  # networks of other sizes cannot be gone on from
     return settings.output_root / "runs" / f"{settings.profile}-strong-{key}"
+
+
+def _had(folder: Path, minutes: float) -> bool:
+    """Whether a cascade is finished and had that time: seconds of epochs leave out what decoding took."""
+    try:
+        return json.loads((folder / "cascade.json").read_text())["minutes"] >= minutes
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def _spent(folder: Path) -> float:
@@ -216,7 +227,8 @@ def region_cache(
     """
     has_liver = pd.Series((cache.labels > 0).any(axis=(1, 2))[cache.positions(table)], index=table.index)
     rows = table[has_liver].sort_values(["volume", "slice"])
-    key = fingerprint([*rows.image_path, *rows.mask_path], __name__, size, 1)
+    # Slices without liver are neighbours, and where the livers are is known to a pixel of ``cache``.
+    key = fingerprint([*table.image_path, *table.mask_path], __name__, size, cache.labels.shape[1], 1)
 
     def crops() -> Iterator[tuple[np.ndarray, np.ndarray]]:
         for _, volume in table.sort_values(["volume", "slice"]).groupby("volume"):

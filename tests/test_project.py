@@ -147,7 +147,7 @@ def test_packages_of_an_optional_extra_are_imported_inside_functions_only(path):
     at_import = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
     names = {alias.name for node in at_import if isinstance(node, ast.Import) for alias in node.names}
     names |= {node.module for node in at_import if isinstance(node, ast.ImportFrom) and node.level == 0}
-    assert {name.split(".")[0] for name in names} & {"pydicom", "highdicom", "dask", "distributed", "openvino", "tf2onnx", "voila"} == set()
+    assert {name.split(".")[0] for name in names} & {"pydicom", "highdicom", "dask", "distributed", "openvino", "tf2onnx", "k3d", "voila", "skimage", "sklearn"} == set()
 
 
 def test_notebooks_and_the_demo_import_only_what_the_notebooks_extra_brings():

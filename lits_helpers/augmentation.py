@@ -124,6 +124,10 @@ class Augmentation:
     intensity_probability : float
         With which each change of intensity that is on befalls a slice, whatever the others do.
         nnU-Net has 0.15, for blur 0.2, for low resolution 0.25.
+    lesions : float
+        Probability that a slice with liver gets synthetic lesions, in image and mask
+        (:func:`lits_helpers.synthesis.implant_lesions`). Made for the liver crops of
+        :mod:`lits_helpers.regions`.
 
     References
     ----------
@@ -147,6 +151,7 @@ class Augmentation:
     blur: float = 0.0
     low_resolution: float = 1.0
     intensity_probability: float = 0.2
+    lesions: float = 0.0
 
     def __post_init__(self):
         for name in ("brightness", "contrast"):
@@ -155,8 +160,9 @@ class Augmentation:
         for name, least in (("gamma", 0), ("noise", 0), ("blur", 0), ("low_resolution", 1)):
             if not getattr(self, name) >= least:  # catches NaN too
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
-        if not 0 <= self.intensity_probability <= 1:
-            raise ValueError(f"intensity_probability must be from 0 to 1, got {self.intensity_probability}")
+        for name in ("intensity_probability", "lesions"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must be from 0 to 1, got {getattr(self, name)}")
 
     def __repr__(self) -> str:
         """Leaves out the changes of intensity that are off: run folders, named by it, keep their names."""

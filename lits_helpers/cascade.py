@@ -30,6 +30,7 @@ from .generators import SliceCache, batches, build_cache, decode_slices, resize_
 from .inference import TUMOUR_CHANNEL, predict_batch
 from .masks import LIVER, TUMOUR, read_labels
 from .pictures import read_image
+from .postprocessing import filled
 from .regions import GREEN, Region, liver_crops, liver_region, put_back, through
 from .runs import load_checkpoint, read_history, run_folder, state_path
 from .settings import Settings
@@ -62,7 +63,9 @@ AUGMENTATIONS = {
     ),
 }
 THRESHOLD = 0.5
-REACH = 0.03  # of a slice's width: how far outside the found liver a tumour may lie
+REACH = 0.015  # of a slice's width: how far the second network's liver may pass the first one's
+BORDER = 5  # pixels across the disc by which a tumour may pass the liver
+BATCH = 16  # slices predicted at once
 WARM_UP = 0.04  # of a stage's time
 
 
@@ -288,31 +291,31 @@ class Cascade:
         """
         size, shape = self.liver.input_shape[1], pictures[0].shape[:2]
         small = np.stack([resize_image(picture, size) for picture in pictures])
-        answers = _in_batches(self.liver, small, 16, flips=False)
+        answers = _in_batches(self.liver, small, flips=False)
         region, found = liver_region(answers[..., 0] < 0.5, small[..., GREEN])
         probabilities = np.zeros((len(pictures), *shape), np.float16)
         liver = np.zeros(probabilities.shape, bool)
         if region is None:
             return probabilities, liver
-        # The part that counts, at native resolution: where the network says so, near that part.
-        near = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (3, 3))
-        reach = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * round(REACH * shape[1]) + 1,) * 2)
+        # Of the coarse answer the part that counts, and what it could have missed at its edge.
+        coarse = (1 - answers[..., 0]) * _grown(found, 3)
         wanted = np.flatnonzero(found.any(axis=(1, 2)))
         green = [picture[..., GREEN] for picture in pictures]
         crop_size = self.tumour.input_shape[1]
         matrix = region.map(crop_size, shape)
-        for start in range(0, len(wanted), 16):
-            chosen = wanted[start : start + 16]
+        reach = 2 * round(REACH * shape[1]) + 1
+        for start in range(0, len(wanted), BATCH):
+            chosen = wanted[start : start + BATCH]
             crops = liver_crops(green, numbers, region, crop_size, wanted=chosen)
-            seen = _in_batches(self.tumour, crops, 16, flips=flips)[..., TUMOUR_CHANNEL]
-            for position, crop in zip(chosen, seen, strict=True):
-                part = cv2.dilate(found[position].astype(np.uint8), near)
-                inside = resize_image((1 - answers[position, ..., 0]) * part, shape[0]) if shape[0] == shape[1] else (
-                    cv2.resize((1 - answers[position, ..., 0]) * part, shape[::-1])
-                )
-                liver[position] = inside > 0.5
-                allowed = cv2.dilate(liver[position].astype(np.uint8), reach)
-                probabilities[position] = put_back(crop, matrix, shape) * allowed
+            answer = _in_batches(self.tumour, crops, flips=flips)
+            # Where the second network sees no liver, in a large lesion, the first may still see one.
+            tumour = answer[..., TUMOUR_CHANNEL] / np.maximum(1 - answer[..., 0], 1e-3)
+            fine = np.stack([put_back(crop, matrix, shape) for crop in 1 - answer[..., 0]]) > 0.5
+            rough = filled(np.stack([cv2.resize(coarse[place], shape[::-1]) for place in chosen]) > 0.5)
+            liver[chosen] = filled(fine & _grown(rough, reach))
+            allowed = _grown(liver[chosen], BORDER)
+            for place, crop, inside in zip(chosen, tumour, allowed, strict=True):
+                probabilities[place] = put_back(crop, matrix, shape) * inside
         return probabilities, liver
 
     def labels(self, hounsfield: np.ndarray, *, threshold: float | None = None, flips: bool = False) -> np.ndarray:
@@ -349,12 +352,15 @@ class Cascade:
         return found
 
 
-def _in_batches(model: keras.Model, images: np.ndarray, batch_size: int, *, flips: bool) -> np.ndarray:
-    parts = [
-        predict_batch(model, images[start : start + batch_size], batch_size, flips)
-        for start in range(0, len(images), batch_size)
-    ]
+def _in_batches(model: keras.Model, images: np.ndarray, *, flips: bool) -> np.ndarray:
+    parts = [predict_batch(model, images[start : start + BATCH], BATCH, flips) for start in range(0, len(images), BATCH)]
     return np.concatenate(parts)
+
+
+def _grown(masks: np.ndarray, width: int) -> np.ndarray:
+    """Masks (slices, rows, columns) dilated within their slices by a disc ``width`` pixels across."""
+    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (width, width))
+    return np.stack([cv2.dilate(mask.astype(np.uint8), disc) for mask in masks]).astype(bool)
 
 
 def load_cascade(folder: Path) -> Cascade:

@@ -28,6 +28,7 @@ from .augmentation import Augmentation, change_intensity, warp_in_place
 from .files import DataError, fingerprint, require_free_space
 from .masks import LIVER, LIVER_AND_TUMOUR, TUMOUR, read_labels
 from .pictures import read_image
+from .synthesis import implant_lesions
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -217,10 +218,13 @@ def iterate_batches(
     if random is not None:
         positions = random.permutation(positions)
 
-    def changed(chosen: np.ndarray, maps: list, intensities: list) -> tuple[np.ndarray, np.ndarray]:
+    def changed(chosen: np.ndarray, maps: list, intensities: list, seeds: list) -> tuple[np.ndarray, np.ndarray]:
         images, labels = cache.images[chosen], cache.labels[chosen]
         if maps:
             warp_in_place(images, labels, maps)
+        for image, mask, seed in zip(images, labels, seeds):  # none, or one an image
+            if seed:
+                implant_lesions(image, mask, np.random.default_rng(seed))
         for image, change in zip(images, intensities):  # no change at all, or one an image
             image[:] = change_intensity(image, change)
         return images, labels
@@ -233,12 +237,14 @@ def iterate_batches(
     with ThreadPoolExecutor(threads) as pool:
         for start in range(0, len(positions), batch_size):
             chosen = positions[start : start + batch_size]
-            maps, intensities = [], []
+            maps, intensities, seeds = [], [], []
             if augmentation is not None:
                 matrices = augmentation.matrices(random, len(chosen), size)
                 maps = [(matrix, augmentation.displacement(random, size)) for matrix in matrices]
                 intensities = augmentation.intensities(random, len(chosen))
-            ahead.append(pool.submit(changed, chosen, maps, intensities))
+                if augmentation.lesions:
+                    seeds = random.integers(1, 2**63, size=len(chosen)) * (random.random(len(chosen)) < augmentation.lesions)
+            ahead.append(pool.submit(changed, chosen, maps, intensities, list(seeds)))
             if len(ahead) > threads:
                 yield ahead.popleft().result()
         while ahead:

@@ -1,0 +1,77 @@
+"""Synthetic lesions in real livers: more tumours, of more sizes, than a small data set has.
+
+A lesion is an ellipse with an uneven edge, darker than the liver around it (seldom brighter), with
+soft borders and the liver's own noise and vessels showing through. Trained on such lesions alone,
+networks came near those trained on real ones (Hu et al., "Label-Free Liver Tumor Segmentation", CVPR
+2023); here they join the real ones, in training only.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from .masks import LIVER, TUMOUR
+
+# Radii as fractions of the picture's width, drawn evenly on a logarithmic scale: in a region of 20 cm,
+# lesions of 4 mm to 5 cm across.
+RADII = (0.01, 0.13)
+# Grey levels, of 0.78 HU: how much darker than the liver, evenly on a logarithmic scale: 12 to 70 HU. One
+# in fifteen is brighter.
+DARKER = (15, 90)
+BRIGHTER = (15, 40)
+SMALLEST_LIVER = 0.01  # of the picture: no lesion is put into less
+
+
+def implant_lesions(image: np.ndarray, labels: np.ndarray, random: np.random.Generator) -> None:
+    """Put one or more lesions into the liver of a slice, in place: image and labels alike.
+
+    Parameters
+    ----------
+    image : uint8 array (size, size, 3)
+        The three channels are neighbouring slices (:func:`lits_helpers.regions.liver_crops`): the
+        middle one gets the lesion in full, the others 0.6 to 1 of it.
+    labels : uint8 array (size, size)
+        0 background, 1 liver, 2 tumour. Lesions stay inside liver and tumours. Nothing happens where the
+        liver is less than a hundredth of the picture.
+    random : Generator
+    """
+    size = labels.shape[0]
+    liver = np.flatnonzero(labels == LIVER)
+    if len(liver) < SMALLEST_LIVER * labels.size:
+        return
+    for place in liver[random.integers(len(liver), size=1 + random.poisson(1.0))]:
+        row, column = divmod(int(place), size)
+        radius = size * np.exp(random.uniform(*np.log(RADII)))
+        reach = int(1.8 * radius) + 3
+        window = np.s_[max(0, row - reach) : row + reach + 1, max(0, column - reach) : column + reach + 1]
+        distance = _distances(window, labels.shape, row, column, radius, random)
+        inside = (distance < 1) & (labels[window] != 0)
+        soft = cv2.GaussianBlur(inside.astype(np.float32), (0, 0), random.uniform(0.5, np.clip(0.2 * radius, 0.8, 2.5)))
+        if random.random() < 1 / 15:
+            change = random.uniform(*BRIGHTER)
+        else:
+            change = -np.exp(random.uniform(*np.log(DARKER)))
+        rim = random.choice([0.0, 0.0, -0.5, 0.5])  # even, or stronger in the middle, or at the edge
+        change = change * (1 + rim * (np.clip(distance, 0, 1) - 0.5))
+        shares = np.array([random.uniform(0.6, 1), 1, random.uniform(0.6, 1)])
+        changed = image[window] + (soft * change)[..., None] * shares
+        image[window] = changed.round().clip(0, 255).astype(np.uint8)
+        labels[window][inside] = TUMOUR
+
+
+def _distances(
+    window: tuple[slice, slice], shape: tuple[int, int], row: int, column: int, radius: float,
+    random: np.random.Generator,
+) -> np.ndarray:
+    """Distance from the centre of an uneven ellipse, 1 at its edge: float32 array of the window's shape."""
+    rows, columns = (
+        np.arange(*part.indices(length), dtype=np.float32) for part, length in zip(window, shape, strict=True)
+    )
+    down, right = rows[:, None] - row, columns[None] - column
+    angle, longer = random.uniform(0, np.pi), np.exp(random.uniform(-0.35, 0.35))
+    along = (right * np.cos(angle) + down * np.sin(angle)) / (radius * longer)
+    across = (down * np.cos(angle) - right * np.sin(angle)) * longer / radius
+    points = random.standard_normal((6, 6), dtype=np.float32)
+    uneven = cv2.resize(points, (len(columns), len(rows)), interpolation=cv2.INTER_CUBIC)
+    return np.sqrt(along**2 + across**2) + random.uniform(0, 0.25) * uneven

@@ -1,0 +1,372 @@
+"""A reviewer of predictions in the browser: choose a scan, predict, go through it slice by slice.
+
+:func:`serve` runs Voila (extra ``view``) on 127.0.0.1 alone; each page gets a Python of its own,
+which shows a :class:`Reviewer`. What may be read there is :mod:`lits_helpers.scan_access`'s matter.
+As with Jupyter on one's own computer a random token stands in the address that is printed, and
+nothing is answered without it, nor under another host's name. That keeps other users of the
+computer and other web pages out; it is no login for a network, so do not forward the port.
+"""
+
+from __future__ import annotations
+
+import html
+import io
+import json
+import secrets
+import socket
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import ipywidgets
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from .drawing import (
+    ERROR_COLOURS, MASK_COLOURS, TUMOUR_COLOUR, dice_words, draw_legend, draw_outline, error_map,
+    outlined, panels, show_ct, styled,
+)
+from .distances import bounding_box
+from .files import DataError, atomic_path, shown
+from .masks import TUMOUR
+from .pictures import read_image
+from .scan_access import PICTURES, UPLOAD_MEGABYTES, VOLUMES, Scan, inside, keep_upload, list_scans, suggestions
+from .settings import Settings
+
+HOST, PORT = "127.0.0.1", 8866  # the port is Voila's own default
+_IDLE_SECONDS = 600  # after which the Python of a page that was closed ends
+
+
+# Figures --------------------------------------------------------------------------------------
+
+
+@styled
+def review_figure(
+    picture: np.ndarray, predicted: np.ndarray | None, labels: np.ndarray | None, title: str
+) -> Figure:
+    """One slice: the CT, the predicted tumour, and the truth, as far as these are there.
+
+    Parameters
+    ----------
+    picture : uint8 array (rows, columns, 3)
+        In the report's coding.
+    predicted : bool array (rows, columns), or None
+    labels : uint8 array (rows, columns), or None
+        0 background, 1 liver, 2 tumour.
+    title : str
+    """
+    sides = 1 + (predicted is not None) + (labels is not None) * (1 + (predicted is not None))
+    with plt.rc_context({"figure.constrained_layout.use": False}):  # which takes as long as all the rest
+        figure, axes = panels(1, sides, size=(3.1 * sides, 3.9), pictures=True)
+    figure.subplots_adjust(left=0.01, right=0.99, top=0.86, bottom=0.14, wspace=0.03)
+    left = list(axes[0])
+    panel = left.pop(0)
+    show_ct(panel, picture)
+    panel.set_title("CT")
+    colours = {}
+    if predicted is not None:
+        panel = left.pop(0)
+        show_ct(panel, picture)
+        draw_outline(panel, predicted, TUMOUR_COLOUR)
+        panel.set_title(f"predicted tumour: {int(predicted.sum()):,} pixels")
+        colours |= {"tumour": TUMOUR_COLOUR}
+    if labels is not None:
+        panel = left.pop(0)
+        outlined(panel, picture, labels)
+        panel.set_title(f"true tumour: {int((labels == TUMOUR).sum()):,} pixels")
+        colours |= MASK_COLOURS
+    if left:
+        show_ct(left[0], picture)
+        true = labels == TUMOUR
+        left[0].set_title(dice_words(true, predicted))
+        if true.any() or predicted.any():
+            rows, columns = box = bounding_box(true, predicted)  # a small picture is drawn sooner
+            edges = columns.start - 0.5, columns.stop - 0.5, rows.stop - 0.5, rows.start - 0.5
+            colour = (255 * error_map(true[box], predicted[box])).astype(np.uint8)
+            left[0].imshow(colour, alpha=0.75, interpolation="nearest", extent=edges)
+            left[0].set(xlim=(-0.5, true.shape[1] - 0.5), ylim=(true.shape[0] - 0.5, -0.5))
+        colours |= ERROR_COLOURS
+    draw_legend(figure, colours, image=picture)
+    figure.suptitle(title)
+    return figure
+
+
+@styled
+def review_profile(
+    numbers: Sequence[int], predicted: Sequence[np.ndarray], truth: Sequence[np.ndarray] | None
+) -> Figure:
+    """Tumour pixels by slice, predicted and true: where to look.
+
+    Parameters
+    ----------
+    numbers : sequence of int
+        Of the slices.
+    predicted, truth : sequence of bool arrays (rows, columns), or None
+    """
+    figure, axes = panels(1, 1, size=(9, 1.9))
+    panel = axes[0, 0]
+    if truth is not None:
+        panel.fill_between(numbers, [mask.sum() for mask in truth], step="mid", color="#BBBBBB", label="true")
+    panel.step(numbers, [mask.sum() for mask in predicted], where="mid", color=TUMOUR_COLOUR, label="predicted")
+    panel.set(xlabel="slice", ylabel="tumour (pixels)")
+    panel.xaxis.set_major_locator(MaxNLocator(integer=True))
+    panel.legend(fontsize=8)
+    return figure
+
+
+def _png(figure: Figure) -> bytes:
+    content = io.BytesIO()
+    figure.savefig(content, format="png", dpi=100, pil_kwargs={"compress_level": 1})
+    plt.close(figure)
+    return content.getvalue()
+
+
+# The page -------------------------------------------------------------------------------------
+
+
+def predicted_masks(model: object, scan: Scan) -> list[np.ndarray]:
+    """The network's tumour masks of a scan, bool (rows, columns) each, at native resolution."""
+    from .inference import predict_files, predict_volume
+
+    if isinstance(scan.source, np.ndarray):
+        return list(predict_volume(model, scan.source) == TUMOUR)
+    with tempfile.TemporaryDirectory() as folder:
+        listed = predict_files(model, scan.source, Path(folder))
+        return [read_image(Path(folder) / file, grey=True) > 127 for file in pd.read_csv(listed).file]
+
+
+class Reviewer(ipywidgets.VBox):
+    """Choose, predict, look: the widgets of the page; made by :func:`reviewer`."""
+
+    def __init__(self, root: Path, load_model: Callable[[], object], uploads: Path, scan: str) -> None:
+        self.root, self.uploads, self._load_model = Path(root).resolve(), uploads, load_model
+        self.model: object = None
+        self.scans: dict[str, Callable[[], Scan]] = {}
+        self.scan: Scan | None = None
+        self.predicted: list[np.ndarray] | None = None
+        wide = {"description_width": "90px"}
+        self.path = ipywidgets.Combobox(
+            value=scan, options=suggestions(root), description="file or folder", placeholder="type or choose",
+            continuous_update=False, style=wide, layout={"width": "560px"},
+        )
+        self.upload = ipywidgets.FileUpload(
+            accept=",".join((*VOLUMES, ".gz", *PICTURES)), multiple=True, description=f"upload (up to {UPLOAD_MEGABYTES} MB)",
+            layout={"width": "220px"},
+        )
+        self.choice = ipywidgets.Dropdown(options=[], description="scan", style=wide, layout={"width": "560px"})
+        self.predict = ipywidgets.Button(description="Predict", button_style="primary", disabled=True)
+        self.status = ipywidgets.HTML()
+        self.progress = ipywidgets.Output()
+        self.place = ipywidgets.IntSlider(0, 0, 0, description="slice", style=wide, layout={"width": "760px"})
+        self.picture, self.profile = ipywidgets.Image(format="png"), ipywidgets.Image(format="png")
+        self.shown = ipywidgets.VBox([self.place, self.picture, self.profile], layout={"display": "none"})
+        self.path.observe(lambda change: self._guarded(self._list, self.root, change["new"]), "value")
+        self.upload.observe(lambda change: self._guarded(self._take, change["new"]), "value")
+        self.choice.observe(lambda change: self._guarded(self._open, change["new"]), "value")
+        self.predict.on_click(lambda button: self._guarded(self._predict))
+        self.place.observe(lambda change: self._draw(), "value")
+        about = ipywidgets.HTML(
+            "<h2>Prediction reviewer</h2><p>For study and research only; not a medical device. Files are read below "
+            f"<code>{html.escape(str(self.root))}</code> alone.</p>"
+        )
+        rows = [about, ipywidgets.HBox([self.path, self.upload]), ipywidgets.HBox([self.choice, self.predict])]
+        super().__init__([*rows, self.status, self.progress, self.shown])
+        if scan:
+            self._guarded(self._list, self.root, scan)
+
+    def _guarded(self, action: Callable, *arguments: object) -> None:
+        """Do it; what is wrong with the data is said in words."""
+        try:
+            action(*arguments)
+        except DataError as error:
+            self._say(f"error: {error}")
+
+    def _say(self, *lines: str) -> None:
+        self.status.value = "<br>".join(html.escape(line) for line in lines)
+
+    def _list(self, root: Path, chosen: str) -> None:
+        self.choice.options = ()
+        self._forget()
+        if chosen:
+            self.scans = list_scans(root, chosen)
+            self.choice.options = list(self.scans)
+            self.choice.index = 0  # which opens it
+
+    def _take(self, files: Sequence[dict]) -> None:
+        if files:
+            kept = keep_upload(files, self.uploads)
+            self.upload.value = ()
+            self._list(self.uploads, kept.name)
+
+    def _forget(self) -> None:
+        self.scan = self.predicted = None
+        self.predict.disabled, self.shown.layout.display = True, "none"
+        self._say("")
+
+    def _open(self, name: str | None) -> None:
+        self._forget()
+        if name:
+            self.scan = self.scans[name]()
+            self.predict.disabled = False
+            truth = "with" if self.scan.truth is not None else "without"
+            self._say(f"{name}: {len(self.scan.numbers)} slices, {truth} reference labels", *self.scan.notes)
+            self._show(len(self.scan.numbers) // 2)
+
+    def _predict(self) -> None:
+        self.predict.disabled = True
+        self._say("loading the network ..." if self.model is None else "predicting ...")
+        try:
+            with self.progress:
+                self.model = self.model or self._load_model()
+                self.predicted = predicted_masks(self.model, self.scan)
+        finally:
+            self.progress.clear_output()
+            self.predict.disabled = False
+        sizes = [int(mask.sum()) for mask in self.predicted]
+        self._say(f"tumour predicted in {sum(size > 0 for size in sizes)} of {len(sizes)} slices")
+        tumours = None if self.scan.truth is None else [labels == TUMOUR for labels in self.scan.truth]
+        self.profile.value = _png(review_profile(self.scan.numbers, self.predicted, tumours))
+        self._show(int(np.argmax(sizes)))
+
+    def _show(self, place: int) -> None:
+        self.profile.layout.display = "none" if self.predicted is None else ""
+        self.place.max = len(self.scan.numbers) - 1
+        self.place.value = place
+        self.shown.layout.display = ""
+        self._draw()
+
+    def _draw(self) -> None:
+        if self.scan is None:
+            return
+        place = self.place.value
+        self.picture.value = _png(
+            review_figure(
+                self.scan.picture(place), None if self.predicted is None else self.predicted[place],
+                None if self.scan.truth is None else self.scan.truth[place], f"slice {self.scan.numbers[place]}",
+            )
+        )
+
+
+def reviewer(*, root: str, model: str, image_size: int, uploads: str, scan: str = "") -> Reviewer:
+    """The page's widgets: what the notebook of :func:`serve` calls.
+
+    Parameters
+    ----------
+    root : str
+        What is read lies below.
+    model : str
+        A ``.keras`` file of :func:`lits_helpers.training.train`; read when first asked to predict.
+    image_size : int
+        Rows and columns of that network's input.
+    uploads : str
+        Folder for what is uploaded.
+    scan : str
+        File or folder shown at first.
+    """
+    def load_model() -> object:
+        from .runs import load_checkpoint
+
+        return load_checkpoint(Path(model), image_size)
+
+    return Reviewer(Path(root), load_model, Path(uploads), scan)
+
+
+# The server -----------------------------------------------------------------------------------
+
+
+def write_notebook(path: Path, **arguments: object) -> Path:
+    """Write the notebook of one cell that Voila shows, atomically: a call of :func:`reviewer`."""
+    given = ", ".join(f"{name}={value!r}" for name, value in arguments.items())
+    cell = {
+        "cell_type": "code", "id": "reviewer", "execution_count": None, "metadata": {}, "outputs": [],
+        "source": f"from lits_helpers.app import reviewer\n\nreviewer({given})",
+    }
+    kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
+    notebook = {"cells": [cell], "metadata": {"kernelspec": kernel, "title": "Prediction reviewer"}, "nbformat": 4, "nbformat_minor": 5}
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(notebook, indent=1), encoding="utf-8")
+    return path
+
+
+def newest_checkpoint(settings: Settings) -> Path:
+    """The network of the settings' profile that was trained last, below the output root."""
+    found = (settings.output_root / "runs").glob(f"{settings.profile}-*/best.keras")
+    newest = max(found, key=lambda path: path.stat().st_mtime, default=None)
+    if newest is None:
+        raise DataError(f"no network below {settings.output_root / 'runs'}: train first, or name one with --model")
+    return newest
+
+
+def serve(settings: Settings, *, root: Path | str, model: Path | str, scan: str = "", port: int = PORT) -> None:
+    """Serve the reviewer on this computer until interrupted (Ctrl-C, or SIGTERM).
+
+    Parameters
+    ----------
+    settings : Settings
+        The notebook and what is uploaded lie below its output root while the server runs.
+    root : path
+        Nothing outside is read, but for the network and the package itself.
+    model : path
+        A ``.keras`` file from training.
+    scan : str
+        Shown at first: a path from ``root`` on.
+    port : int
+        On 127.0.0.1.
+
+    Raises
+    ------
+    DataError
+        If the extra ``view`` is missing, a path is not there or outside ``root``, or the port taken.
+    """
+    try:
+        from voila.app import Voila
+    except ImportError as error:
+        raise DataError(f"{error}: install the view extra, pip install -e '.[view,notebooks]'") from error
+    root, model = Path(root).expanduser().resolve(), Path(model).expanduser().resolve()
+    if not root.is_dir():
+        raise DataError(f"{root} is not a folder: name the one with the scans with --root")
+    if not model.is_file():
+        raise DataError(f"{model}: no such checkpoint, train first (notebook 03, or `train`)")
+    if scan:
+        scan = str(inside(root, scan).relative_to(root))
+    _require_free(port)
+    folder = settings.output_root / "app"
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="session-", dir=folder) as session:
+        uploads = Path(session) / "uploads"
+        uploads.mkdir()
+        notebook = write_notebook(
+            Path(session) / "notebook" / "reviewer.ipynb",
+            root=str(root), model=str(model), image_size=settings.image_size, uploads=str(uploads), scan=scan,
+        )
+        token = secrets.token_urlsafe(24)
+        voila = Voila(
+            ip=HOST, port=port, port_retries=0, token=token, open_browser=False, log_level="WARN",
+            notebook_path=str(notebook), config_file_paths=[],  # no voila.json may open it to others
+            tornado_settings={
+                "allow_remote_access": False,  # Voila's own setting answers to any Host
+                # A file comes as one message; what is a little over the limit is refused in words.
+                "websocket_max_message_size": 2 * UPLOAD_MEGABYTES * 10**6,
+            },
+        )
+        voila.config.VoilaConfiguration.file_allowlist = []
+        voila.config.MappingKernelManager.cull_idle_timeout = _IDLE_SECONDS
+        voila.config.MappingKernelManager.cull_interval = 60
+        voila.initialize([])
+        print(
+            f"reviewer: http://{HOST}:{port}/?token={token}\nreads below {shown(root)}, predicts with {shown(model)}; "
+            "on this computer only; Ctrl-C ends it", flush=True,
+        )
+        voila.start()
+
+
+def _require_free(port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except (OSError, OverflowError) as error:
+            raise DataError(f"port {port} cannot be had ({error}): choose another with --port") from error

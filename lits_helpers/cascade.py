@@ -41,7 +41,7 @@ from .windows import three_channels
 STAGES = {
     "tiny": {
         "liver": dict(image_size=128, filters=32, depth=3, batch_size=16, learning_rate=3e-3),
-        "tumour": dict(image_size=256, filters=16, depth=4, batch_size=8, learning_rate=1.5e-3),
+        "tumour": dict(image_size=192, filters=16, depth=4, batch_size=8, learning_rate=2e-3),
     },
     "full": {
         "liver": dict(image_size=128, filters=32, depth=4, batch_size=32, learning_rate=3e-3),
@@ -58,13 +58,13 @@ AUGMENTATIONS = {
         brightness=0.5, contrast=0.3, intensity_probability=0.5,
     ),
     "tumour": Augmentation(
-        rotation=15, shift=0.1, shear=0.05, zoom=0.15,
-        brightness=0.05, contrast=0.25, noise=0.05, blur=1.0, intensity_probability=0.3,
+        rotation=20, shift=0.1, shear=0.05, zoom=0.2,
+        brightness=0.05, contrast=0.25, noise=0.05, blur=1.0, intensity_probability=0.3, lesions=0.6,
     ),
 }
 THRESHOLD = 0.5
-REACH = 0.015  # of a slice's width: how far the second network's liver may pass the first one's
-BORDER = 5  # pixels across the disc by which a tumour may pass the liver
+REACH = 0.03  # of a slice's width: how far the second network's liver may pass the first one's
+BORDER = 9  # pixels across the disc by which a tumour may pass the liver
 BATCH = 16  # slices predicted at once
 WARM_UP = 0.04  # of a stage's time
 
@@ -312,7 +312,7 @@ class Cascade:
             tumour = answer[..., TUMOUR_CHANNEL] / np.maximum(1 - answer[..., 0], 1e-3)
             fine = np.stack([put_back(crop, matrix, shape) for crop in 1 - answer[..., 0]]) > 0.5
             rough = filled(np.stack([cv2.resize(coarse[place], shape[::-1]) for place in chosen]) > 0.5)
-            liver[chosen] = filled(fine & _grown(rough, reach))
+            liver[chosen] = filled(rough | (fine & _grown(rough, reach)))
             allowed = _grown(liver[chosen], BORDER)
             for place, crop, inside in zip(chosen, tumour, allowed, strict=True):
                 probabilities[place] = put_back(crop, matrix, shape) * inside

@@ -20,6 +20,7 @@ RADII = (0.01, 0.13)
 # in fifteen is brighter.
 DARKER = (15, 90)
 BRIGHTER = (15, 40)
+DRAWN = 1.1  # radii: people draw round a lesion, not through its edge
 SMALLEST_LIVER = 0.01  # of the picture: no lesion is put into less
 
 
@@ -46,7 +47,8 @@ def implant_lesions(image: np.ndarray, labels: np.ndarray, random: np.random.Gen
         reach = int(1.8 * radius) + 3
         window = np.s_[max(0, row - reach) : row + reach + 1, max(0, column - reach) : column + reach + 1]
         distance = _distances(window, labels.shape, row, column, radius, random)
-        inside = (distance < 1) & (labels[window] != 0)
+        in_liver = labels[window] != 0
+        inside = (distance < 1) & in_liver
         soft = cv2.GaussianBlur(inside.astype(np.float32), (0, 0), random.uniform(0.5, np.clip(0.2 * radius, 0.8, 2.5)))
         if random.random() < 1 / 15:
             change = random.uniform(*BRIGHTER)
@@ -57,7 +59,7 @@ def implant_lesions(image: np.ndarray, labels: np.ndarray, random: np.random.Gen
         shares = np.array([random.uniform(0.6, 1), 1, random.uniform(0.6, 1)])
         changed = image[window] + (soft * change)[..., None] * shares
         image[window] = changed.round().clip(0, 255).astype(np.uint8)
-        labels[window][inside] = TUMOUR
+        labels[window][(distance < DRAWN) & in_liver] = TUMOUR
 
 
 def _distances(

@@ -111,7 +111,7 @@ def class_network(settings: Settings) -> keras.Model:
     """
     size = settings.image_size
     return compiled(
-        lambda: segmenter((size, size, 3), filters=settings.filters, depth=settings.depth, norm="instance"),
+        lambda: segmenter((size, size, 3), filters=settings.filters, depth=settings.depth),
         learning_rate=settings.learning_rate, loss=class_loss, metric_list=[
             keras.metrics.CategoricalAccuracy(name="accuracy"),
             keras.metrics.MeanMetricWrapper(metrics.tumour_dice_coef, name="dice_coef"),

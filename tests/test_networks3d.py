@@ -52,7 +52,7 @@ def test_the_parameters_of_the_unet_are_those_counted_by_hand(small_unet):
 
 def test_the_sizes_that_the_docstrings_state():
     assert unet3d().count_params() == 351_241
-    assert fractal_residual_classifier().count_params() == 73_699
+    assert fractal_residual_classifier().count_params() == 74_091
 
 
 def test_gradients_reach_every_weight_of_the_unet(small_unet):
@@ -75,9 +75,10 @@ def test_a_patch_gets_its_answer_and_one_from_each_earlier_block(small_classifie
 
 def test_the_parameters_of_the_classifier_are_those_counted_by_hand(small_classifier):
     # Two columns: two convolutions in a row, and one beside them.
-    first = convolution(2, 2) + convolution(2, 2) + convolution(2, 2) + (2 * 2 + 2) + (2 + 1)
-    second = convolution(2, 4) + convolution(4, 4) + convolution(2, 4) + (2 * 4 + 4) + (4 + 1)
-    assert small_classifier.count_params() == first + second
+    first = convolution(2, 2) + convolution(2, 2) + convolution(2, 2) + (2 * 2 + 2) + (2 * 2 + 1)
+    second = convolution(2, 4) + convolution(4, 4) + convolution(2, 4) + (2 * 4 + 4) + (2 * 4 + 1)
+    averages = 2 * (3 * 2 + 3 * 4)  # mean and variance of each channel, in batch normalisation
+    assert small_classifier.count_params() == first + second + averages
 
 
 @pytest.mark.parametrize(("columns", "convolutions"), [(1, 1), (2, 3), (3, 7)])
@@ -106,9 +107,11 @@ def test_the_shortcut_carries_a_patch_past_the_fractal():
         weight.assign(np.zeros(weight.shape))
     shortcut = next(layer for layer in model.layers if getattr(layer, "kernel_size", 0) == (1, 1, 1))
     shortcut.set_weights([np.ones((1, 1, 1, 1, 1)), np.zeros(1)])
-    model.get_layer("candidate").set_weights([np.ones((1, 1)), np.zeros(1)])
-    answer = model(np.full((1, 2, 4, 4, 1), 0.5))["candidate"].numpy()
-    assert answer == pytest.approx(0.62246, abs=1e-5)  # 1 / (1 + exp(-0.5))
+    model.get_layer("candidate").set_weights([np.array([[1.0], [2.0]]), np.zeros(1)])
+    patch = np.zeros((1, 2, 4, 4, 1))
+    patch[0, 0] = 0.5
+    answer = model(patch)["candidate"].numpy()
+    assert answer == pytest.approx(0.77730, abs=1e-5)  # the mean is 0.25, the greatest 0.5: 1 / (1 + exp(-1.25))
 
 
 @pytest.mark.parametrize("name", ["small_unet", "small_classifier"])

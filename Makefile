@@ -22,13 +22,14 @@ PHANTOM := LITS_PROFILE=tiny LITS_DATA_ROOT= LITS_LAYOUT= LITS_MASK_MEANING=
 # TensorFlow's C++ information lines say nothing about this project.
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: help demo test notebooks bench clean FORCE
+.PHONY: help demo test notebooks bench browser clean FORCE
 
 help:
 	@echo "make demo       run notebooks 01-04 on the phantom; pages and figures go to outputs/"
 	@echo "make test       unit tests, then every notebook from a fresh start"
 	@echo "make notebooks  refresh each .ipynb from its .py and execute it in place"
 	@echo "make bench      speed against the report's own code, as ratios"
+	@echo "make browser    every widget in JupyterLab and Voila, in a Chromium without a window"
 	@echo "make clean      remove outputs/ and caches (.venv stays)"
 	@echo ""
 	@echo "PYTHON=python3.12 chooses the interpreter that .venv is made from; UV= does without uv."
@@ -61,6 +62,10 @@ notebooks: $(INSTALLED)
 
 bench: $(INSTALLED)
 	$(VENV_PYTHON) -m pytest tests/benchmarks
+
+# Screenshots go to outputs/browser.
+browser: $(INSTALLED)
+	$(VENV_PYTHON) -m pytest tests/browser
 
 clean:
 	rm -rf outputs .pytest_cache .benchmarks build *.egg-info

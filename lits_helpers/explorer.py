@@ -1,4 +1,4 @@
-"""What all widgets share: controls above a line of words and one picture, which is redrawn at every step.
+"""What all widgets share: controls beside a line of words and one picture, which is redrawn at every step.
 
 The picture is a matplotlib figure rendered to a JPEG in the kernel, in an ``ipywidgets.Image``: plain
 ipywidgets, which run in JupyterLab, Notebook 7, VS Code, Colab, Kaggle and Voila alike. A figure that
@@ -15,7 +15,7 @@ from html import escape
 import cv2
 import matplotlib.pyplot as plt
 import numpy as np
-from ipywidgets import HTML, DOMWidget, Image, Layout, ValueWidget, VBox
+from ipywidgets import HTML, Box, DOMWidget, Image, Layout, ValueWidget, VBox
 from ipywidgets.widgets.widget_description import DescriptionWidget
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -31,8 +31,8 @@ _JPEG = (
 _DPI = 100
 
 
-class Explorer(VBox):
-    """Controls above words and a picture.
+class Explorer(Box):
+    """Controls, and beside them words above a picture; below each other where there is no room.
 
     Parameters
     ----------
@@ -43,7 +43,7 @@ class Explorer(VBox):
         Sliders, boxes and lists with a ``value``; a change of any redraws. All can be reached with
         the Tab key and moved with the arrow keys.
     above : sequence of widgets, optional
-        Shown above the controls, and not read: what they do is their own affair.
+        Shown above the controls, and not read.
 
     Attributes
     ----------
@@ -66,18 +66,22 @@ class Explorer(VBox):
     ):
         self.controls = dict(controls)
         self.words = HTML()
-        self.picture = Image(format="jpeg", layout=Layout(max_width="100%", height="auto"))
-        # Not "contain": in a narrow column the picture shrinks, and nothing is cut off or empty.
-        self.picture.layout.align_self = "flex-start"
+        self.picture = Image(format="jpeg", layout=Layout(max_width="100%", height="auto", align_self="flex-start"))
         self._draw, self.is_moving = draw, False
         for control in self.controls.values():
             control.observe(self._changed, "value")
         for control in (*above, *self.controls.values()):
-            if isinstance(control, DescriptionWidget):
-                control.style.description_width = "120px"
-                control.layout.width, control.layout.max_width = "400px", "98%"
+            if isinstance(control, DescriptionWidget) and control.description:
+                control.style.description_width = "105px"
+                control.layout.width = "300px"
         self.redraw()
-        super().__init__([*above, *self.controls.values(), self.words, self.picture])
+        super().__init__(
+            [
+                VBox([*above, *self.controls.values()]),
+                VBox([self.words, self.picture], layout=Layout(max_width="100%")),
+            ],
+            layout=Layout(flex_flow="row wrap", align_items="flex-start"),
+        )
 
     def __repr__(self) -> str:
         # Where widgets cannot run, this stands in for them.

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from ipywidgets import Button, Checkbox, Dropdown, FloatSlider, HBox, IntSlider, Label, Play, SelectionSlider
+from ipywidgets import Button, Checkbox, Dropdown, FloatSlider, IntSlider, Layout, Play, SelectionSlider
 from matplotlib.figure import Figure
 from tqdm.auto import tqdm
 
@@ -26,9 +26,9 @@ _ALL = "all (slower)"
 def training_monitor(folder: str | os.PathLike, *, seconds: float = 5) -> Explorer:
     """The curves of a run while it trains in another notebook or in a terminal.
 
-    The arrowhead looks for new epochs every few seconds, until it is paused. The browser keeps the
-    time: no thread is started, and it ends with the page. While a cell of the same notebook trains,
-    no widget answers.
+    With the box ticked it looks for new epochs every few seconds. The browser keeps the time: no
+    thread is started, and it ends with the page. While a cell of the same notebook trains, no widget
+    answers.
 
     Parameters
     ----------
@@ -69,18 +69,20 @@ def training_monitor(folder: str | os.PathLike, *, seconds: float = 5) -> Explor
                 metric.value = chosen if chosen in metric.options else names[0]
                 monitor.controls["first"].max = int(history.epoch.max())
 
-    now, watch = Button(description="look now", icon="refresh"), Play(max=10**6, interval=int(1000 * seconds))
-    watch.show_repeat = False
+    now, ticked = Button(description="look now"), Checkbox(False, description=f"look every {seconds:g} s")
+    # Its own buttons are icons, which a page of Voila fetches from elsewhere: a box stands for them.
+    clock = Play(max=10**6, interval=int(1000 * seconds), layout=Layout(display="none"))
     monitor = Explorer(
         draw,
         dict(
             metric=Dropdown(options=["loss"], description="curves"),
             first=IntSlider(1, 1, 1, description="from epoch"),
         ),
-        above=[HBox([now, watch, Label(f"looks every {seconds:g} s")])],
+        above=[now, ticked, clock],
     )
     now.on_click(look)
-    watch.observe(look, "value")
+    clock.observe(look, "value")
+    ticked.observe(lambda change: clock.set_trait("playing", change["new"]), "value")
     look()
     return monitor
 

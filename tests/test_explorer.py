@@ -30,8 +30,10 @@ def decoded(explorer):
     return cv2.imdecode(np.frombuffer(explorer.picture.value, np.uint8), cv2.IMREAD_COLOR)
 
 
-def test_controls_stand_above_words_and_picture(explorer):
-    assert explorer.children == (*explorer.controls.values(), explorer.words, explorer.picture)
+def test_controls_stand_beside_words_and_picture(explorer):
+    controls, shown = explorer.children
+    assert controls.children == tuple(explorer.controls.values())
+    assert shown.children == (explorer.words, explorer.picture)
 
 
 def test_the_picture_is_a_jpeg_of_a_hundred_dots_an_inch(explorer):

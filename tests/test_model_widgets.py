@@ -9,7 +9,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
-from ipywidgets import Button, Play
+from ipywidgets import Button, Checkbox, Play
 
 from lits_helpers import model_widgets
 from lits_helpers.files import DataError
@@ -57,6 +57,14 @@ def test_every_tick_of_the_browser_is_a_look(monitor, tmp_path):
     write_history(tmp_path, [0.9, 0.7, 0.5])
     above(monitor, Play).value += 1
     assert losses_shown(monitor) == [0.9, 0.7, 0.5]
+
+
+def test_the_clock_runs_while_the_box_is_ticked(monitor):
+    assert not above(monitor, Play).playing
+    above(monitor, Checkbox).value = True
+    assert above(monitor, Play).playing
+    above(monitor, Checkbox).value = False
+    assert not above(monitor, Play).playing
 
 
 def test_a_look_without_news_draws_nothing(monitor):

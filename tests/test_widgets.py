@@ -19,7 +19,7 @@ LABELS[2:6, 3:9] = 1
 
 
 def control(widget, description):
-    (found,) = [child for child in widget.children if getattr(child, "description", "") == description]
+    (found,) = [child for child in widget.children[0].children if getattr(child, "description", "") == description]
     return found
 
 

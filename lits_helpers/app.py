@@ -22,12 +22,13 @@ import ipywidgets
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from .drawing import (
-    ERROR_COLOURS, MASK_COLOURS, TUMOUR_COLOUR, dice_words, draw_legend, draw_outline, error_map,
-    outlined, panels, show_ct, styled,
+    ERROR_COLOURS, MASK_COLOURS, TUMOUR_COLOUR, Marks, dice_words, draw_legend, draw_marks, draw_outline,
+    error_map, outlined, panels, show_ct, styled,
 )
 from .distances import bounding_box
 from .files import DataError, atomic_path, shown
@@ -45,7 +46,7 @@ _IDLE_SECONDS = 600  # after which the Python of a page that was closed ends
 
 @styled
 def review_figure(
-    picture: np.ndarray, predicted: np.ndarray | None, labels: np.ndarray | None, title: str
+    picture: np.ndarray, predicted: np.ndarray | None, labels: np.ndarray | None, title: str, *, marks: Marks = Marks()
 ) -> Figure:
     """One slice: the CT, the predicted tumour, and the truth, as far as these are there.
 
@@ -57,41 +58,47 @@ def review_figure(
     labels : uint8 array (rows, columns), or None
         0 background, 1 liver, 2 tumour.
     title : str
+    marks : Marks
+        Sides and scale of the slice, as far as these are known.
     """
-    sides = 1 + (predicted is not None) + (labels is not None) * (1 + (predicted is not None))
+    sides = 1 + (predicted is not None) + (labels is not None)
     with plt.rc_context({"figure.constrained_layout.use": False}):  # which takes as long as all the rest
-        figure, axes = panels(1, sides, size=(3.1 * sides, 3.9), pictures=True)
-    figure.subplots_adjust(left=0.01, right=0.99, top=0.86, bottom=0.14, wspace=0.03)
-    left = list(axes[0])
-    panel = left.pop(0)
-    show_ct(panel, picture)
-    panel.set_title("CT")
-    colours = {}
+        figure, axes = panels(1, sides, size=(3.6 * sides, 4.4), pictures=True)
+    figure.subplots_adjust(left=0.01, right=0.99, top=0.87, bottom=0.13, wspace=0.03)
+    left, colours = list(axes[0]), {}
+    show_ct(left[0], picture)
+    left.pop(0).set_title("CT")
     if predicted is not None:
         panel = left.pop(0)
         show_ct(panel, picture)
-        draw_outline(panel, predicted, TUMOUR_COLOUR)
-        panel.set_title(f"predicted tumour: {int(predicted.sum()):,} pixels")
-        colours |= {"tumour": TUMOUR_COLOUR}
+        words = f"predicted tumour: {int(predicted.sum()):,} pixels"
+        if labels is None:
+            draw_outline(panel, predicted, TUMOUR_COLOUR)
+            colours |= {"tumour": TUMOUR_COLOUR}
+        else:
+            _draw_errors(panel, labels == TUMOUR, predicted)
+            words += f", {dice_words(labels == TUMOUR, predicted)}"
+            colours |= ERROR_COLOURS
+        panel.set_title(words)
     if labels is not None:
-        panel = left.pop(0)
-        outlined(panel, picture, labels)
-        panel.set_title(f"true tumour: {int((labels == TUMOUR).sum()):,} pixels")
+        outlined(left[0], picture, labels)
+        left[0].set_title(f"true tumour: {int((labels == TUMOUR).sum()):,} pixels")
         colours |= MASK_COLOURS
-    if left:
-        show_ct(left[0], picture)
-        true = labels == TUMOUR
-        left[0].set_title(dice_words(true, predicted))
-        if true.any() or predicted.any():
-            rows, columns = box = bounding_box(true, predicted)  # a small picture is drawn sooner
-            edges = columns.start - 0.5, columns.stop - 0.5, rows.stop - 0.5, rows.start - 0.5
-            colour = (255 * error_map(true[box], predicted[box])).astype(np.uint8)
-            left[0].imshow(colour, alpha=0.75, interpolation="nearest", extent=edges)
-            left[0].set(xlim=(-0.5, true.shape[1] - 0.5), ylim=(true.shape[0] - 0.5, -0.5))
-        colours |= ERROR_COLOURS
+    for panel in axes[0]:
+        draw_marks(panel, marks)
     draw_legend(figure, colours, image=picture)
     figure.suptitle(title)
     return figure
+
+
+def _draw_errors(panel: Axes, truth: np.ndarray, predicted: np.ndarray) -> None:
+    """Found, missed and invented pixels over a slice: their box alone, which is drawn sooner."""
+    if truth.any() or predicted.any():
+        rows, columns = box = bounding_box(truth, predicted)
+        edges = columns.start - 0.5, columns.stop - 0.5, rows.stop - 0.5, rows.start - 0.5
+        colours = (255 * error_map(truth[box], predicted[box])).astype(np.uint8)
+        panel.imshow(colours, alpha=0.75, interpolation="nearest", extent=edges)
+        panel.set(xlim=(-0.5, truth.shape[1] - 0.5), ylim=(truth.shape[0] - 0.5, -0.5))
 
 
 @styled
@@ -161,7 +168,8 @@ class Reviewer(ipywidgets.VBox):
         self.status = ipywidgets.HTML()
         self.progress = ipywidgets.Output()
         self.place = ipywidgets.IntSlider(0, 0, 0, description="slice", style=wide, layout={"width": "760px"})
-        self.picture, self.profile = ipywidgets.Image(format="png"), ipywidgets.Image(format="png")
+        as_it_is = {"align_self": "flex-start", "max_width": "100%"}  # else it is stretched to the page
+        self.picture, self.profile = (ipywidgets.Image(format="png", layout=as_it_is) for _ in range(2))
         self.shown = ipywidgets.VBox([self.place, self.picture, self.profile], layout={"display": "none"})
         self.path.observe(lambda change: self._guarded(self._list, self.root, change["new"]), "value")
         self.upload.observe(lambda change: self._guarded(self._take, change["new"]), "value")
@@ -174,6 +182,7 @@ class Reviewer(ipywidgets.VBox):
         )
         rows = [about, ipywidgets.HBox([self.path, self.upload]), ipywidgets.HBox([self.choice, self.predict])]
         super().__init__([*rows, self.status, self.progress, self.shown])
+        self.add_class("reviewer")
         if scan:
             self._guarded(self._list, self.root, scan)
 
@@ -246,6 +255,7 @@ class Reviewer(ipywidgets.VBox):
             review_figure(
                 self.scan.picture(place), None if self.predicted is None else self.predicted[place],
                 None if self.scan.truth is None else self.scan.truth[place], f"slice {self.scan.numbers[place]}",
+                marks=self.scan.marks[place],
             )
         )
 
@@ -353,6 +363,8 @@ def serve(settings: Settings, *, root: Path | str, model: Path | str, scan: str 
             },
         )
         voila.config.VoilaConfiguration.file_allowlist = []
+        # Other extensions of JupyterLab want parts of it that a page of Voila has not.
+        voila.config.VoilaConfiguration.extension_allowlist = ["@jupyter-widgets/jupyterlab-manager"]
         voila.config.MappingKernelManager.cull_idle_timeout = _IDLE_SECONDS
         voila.config.MappingKernelManager.cull_interval = 60
         voila.initialize([])

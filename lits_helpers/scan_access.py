@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 
 from .conversion import read_case
+from .drawing import Marks, slice_marks, volume_marks
 from .files import DataError, atomic_path
 from .layouts import SLICE_COLUMNS, Layout, find_layouts
 from .masks import read_labels
@@ -105,6 +106,8 @@ class Scan:
         Labels 0, 1, 2 of each slice; None without a reference.
     source : int16 array (slices, rows, columns) in HU, or DataFrame of slice files
         What the network is given.
+    marks : sequence of Marks
+        Sides and scale of each slice, as far as these are known.
     notes : list of str
         What is wrong with it, in words.
     """
@@ -113,6 +116,7 @@ class Scan:
     picture: Callable[[int], np.ndarray]
     truth: Sequence[np.ndarray] | None
     source: np.ndarray | pd.DataFrame
+    marks: Sequence[Marks]
     notes: list[str]
 
 
@@ -196,7 +200,8 @@ def _volume_scan(root: Path | str, case: dict[str, str]) -> Scan:
             raise DataError(f"{path}: {voxels:,.0f} voxels, at most {MOST_VOXELS:,} are read here")
     volume, labels, notes = read_case(case)
     hounsfield = volume.hounsfield
-    return Scan(list(range(len(hounsfield))), lambda place: three_channels(hounsfield[place]), labels, hounsfield, notes)
+    marks = [volume_marks(volume.geometry)] * len(hounsfield)
+    return Scan(list(range(len(hounsfield))), lambda place: three_channels(hounsfield[place]), labels, hounsfield, marks, notes)
 
 
 def _slice_scan(root: Path | str, rows: pd.DataFrame) -> Scan:
@@ -211,7 +216,7 @@ def _slice_scan(root: Path | str, rows: pd.DataFrame) -> Scan:
             truth = [read_labels(path) for path in rows.mask_path]
         except DataError as error:
             notes.append(f"masks left out: {error}")
-    return Scan(rows.slice.tolist(), lambda place: read_image(paths[place]), truth, rows, notes)
+    return Scan(rows.slice.tolist(), lambda place: read_image(paths[place]), truth, rows, slice_marks(rows), notes)
 
 
 # Upload ---------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 
 from lits_helpers import app, scan_access
+from lits_helpers.drawing import Marks
 from lits_helpers.files import DataError
 from lits_helpers.pictures import write_image
 from lits_helpers.settings import load_settings
@@ -64,12 +65,12 @@ class Bright:
 # Figures --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("is_predicted, is_labelled, panels", [(False, False, 1), (True, False, 2), (False, True, 2), (True, True, 4)])
+@pytest.mark.parametrize("is_predicted, is_labelled, panels", [(False, False, 1), (True, False, 2), (False, True, 2), (True, True, 3)])
 def test_a_slice_is_shown_with_what_is_there(is_predicted, is_labelled, panels):
     labels = some_labels()
     figure = app.review_figure(PICTURE, labels == 2 if is_predicted else None, labels if is_labelled else None, "slice 4")
     assert len(figure.axes) == panels and figure.get_suptitle() == "slice 4"
-    titles = [panel.get_title() for panel in figure.axes]
+    titles = " | ".join(panel.get_title() for panel in figure.axes)
     assert ("predicted tumour: 16 pixels" in titles) == is_predicted
     assert ("true tumour: 16 pixels" in titles) == is_labelled
     assert ("Dice 1.00" in titles) == (is_predicted and is_labelled)
@@ -79,10 +80,17 @@ def test_errors_lie_where_they_are_in_the_slice():
     predicted = np.zeros((32, 40), bool)
     predicted[12:16, 6:10] = True  # columns 4 to 9 with the truth
     figure = app.review_figure(PICTURE, predicted, some_labels(), "")
-    errors = figure.axes[3].images[1]
+    errors = figure.axes[1].images[1]
     assert errors.get_extent() == [3.5, 9.5, 15.5, 11.5] and errors.get_array().shape[:2] == (4, 6)
-    assert figure.axes[3].get_xlim() == (-0.5, 39.5) and figure.axes[3].get_ylim() == (31.5, -0.5)
-    assert figure.axes[3].get_title() == "Dice 0.50"
+    assert figure.axes[1].get_xlim() == (-0.5, 39.5) and figure.axes[1].get_ylim() == (31.5, -0.5)
+    assert figure.axes[1].get_title() == "predicted tumour: 16 pixels, Dice 0.50"
+
+
+def test_sides_and_scale_are_marked_in_each_panel_where_they_are_known():
+    known = app.review_figure(PICTURE, None, some_labels(), "", marks=Marks(1.0, 1.0, True))
+    for panel in known.axes:
+        assert {"R", "L"} <= {text.get_text() for text in panel.texts}
+    assert not any(panel.texts for panel in app.review_figure(PICTURE, None, None, "").axes)
 
 
 def test_empty_masks_and_full_ones_are_drawn():

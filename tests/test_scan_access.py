@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from lits_helpers import scan_access
+from lits_helpers.drawing import Marks
 from lits_helpers.files import DataError
 from lits_helpers.pictures import write_image
 from lits_helpers.volumes import write_nifti
@@ -97,6 +98,7 @@ def test_a_volume_comes_with_the_labels_beside_it(root, chosen, name):
     assert scan.numbers == [0, 1, 2] and scan.source.shape == (3, 32, 40)
     assert [int((labels == 2).sum()) for labels in scan.truth] == [0, 0, 16]
     assert scan.picture(2).shape == (32, 40, 3) and scan.picture(2).dtype == np.uint8
+    assert scan.marks == [Marks(1.0, 1.0, True)] * 3
 
 
 def test_labels_of_the_decathlon_lie_in_the_folder_beside(root):
@@ -126,6 +128,7 @@ def test_pictures_of_any_name_are_one_scan_in_the_order_of_their_numbers(root):
     [scan] = scan_access.list_scans(root, "pictures").values()
     scan = scan()
     assert [int(scan.picture(place).max()) for place in range(3)] == [1, 9, 10] and scan.truth is None
+    assert not any(marks.is_radiological for marks in scan.marks)
 
 
 def test_a_slice_alone_is_a_scan(root):

@@ -201,15 +201,14 @@ def painted(labels: np.ndarray, values: np.ndarray) -> np.ndarray:
     return np.concatenate([[0], values]).astype(np.float32)[labels].mean(axis=0)
 
 
-def refined(
-    picture: np.ndarray, mask: np.ndarray, liver: np.ndarray, *, reach: int = 2, smoothing: int = 1
-) -> np.ndarray:
+def refined(picture: np.ndarray, mask: np.ndarray, liver: np.ndarray, *, reach: int = 2) -> np.ndarray:
     """Draw each part of a mask to the edges of the picture near by, by an active contour without edges.
 
     The contour parts two even brightnesses, found anew for each part in the box round it, and moves a
     voxel an iteration. It is kept in the liver, and within ``reach`` voxels of where it was: what
-    lies deeper in the mask stays, what lies further away is never reached. A part that vanishes, as
-    one thinner than the smoothing may, is left as it was.
+    lies deeper in the mask stays, what lies further away is never reached. A part that vanishes is left
+    as it was. The contour is not smoothed: that shrinks small tumours, and scikit-image alternates
+    between two ways of it from call to call, so that results would depend on what ran before.
 
     Parameters
     ----------
@@ -217,8 +216,6 @@ def refined(
     mask, liver : bool array, same shape
     reach : int
         Voxels, and iterations. Of 0 the mask comes back, cut to the liver.
-    smoothing : int
-        Times that the contour is smoothed in an iteration; 0 keeps noise.
 
     Returns
     -------
@@ -247,7 +244,7 @@ def refined(
         start, inside = (np.pad(each, reach, mode="edge") for each in (parts[box] == number, liver[box]))
         # Bone and air are no business of the contour: outside the liver all is as healthy liver.
         seen = np.where(inside, np.pad(picture[box], reach, mode="edge"), median)
-        moved = evolve(seen, num_iter=reach, init_level_set=start, smoothing=smoothing).astype(bool)
+        moved = evolve(seen, num_iter=reach, init_level_set=start, smoothing=0).astype(bool)
         moved &= ndimage.binary_dilation(start, iterations=reach) & inside
         moved |= ndimage.binary_erosion(start, iterations=reach, border_value=1)
         moved = (moved if moved.any() else start)[(slice(reach, -reach),) * 3]

@@ -161,6 +161,16 @@ def test_a_contour_moves_no_further_than_its_reach():
     assert not (moved & ~ndimage.binary_dilation(disc(shape, 5), iterations=2)).any()
 
 
+@pytest.mark.parametrize("radius", [2, 4])
+def test_a_small_tumour_outlined_rightly_keeps_its_outline_however_often_it_is_asked(radius):
+    shape = (4, 41, 43)
+    truth = disc(shape, radius)
+    truth[0] = False
+    picture = np.where(truth, 0.3, 0.7)
+    for _ in range(3):
+        assert np.array_equal(refined(picture, truth, np.ones(shape, bool), reach=1), truth)
+
+
 def test_the_core_of_a_mask_stays_whatever_the_picture_shows():
     shape = (9, 21, 21)
     block = np.zeros(shape, bool)

@@ -72,7 +72,7 @@ class Explorer(Box):
             control.observe(self._changed, "value")
         for control in (*above, *self.controls.values()):
             if isinstance(control, DescriptionWidget) and control.description:
-                control.style.description_width = "105px"
+                control.style.description_width = "110px"
                 control.layout.width = "300px"
         self.redraw()
         super().__init__(

@@ -324,6 +324,13 @@ def test_without_a_chance_random_draws_leave_the_greys(playground):
     assert first_row(playground) == list(range(150, -10, -10))
 
 
+def test_lesions_are_implanted_into_the_liver_and_outlined(playground):
+    assert len(picture(playground).collections[1].get_segments()) == 0
+    control(playground, "chance of lesions").value = 1
+    assert len(picture(playground).collections[1].get_segments()) > 0
+    assert liver_box(playground) == (3, 8, 2, 5)
+
+
 def test_a_grey_slice_can_be_changed():
     playground = widgets.augmentation_playground(IMAGE[..., 1], LABELS)
     control(playground, "brightness").value = 0.5

@@ -5,12 +5,12 @@ import statistics
 import time
 
 import cv2
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
 
 from lits_helpers import drawing, widgets
+from lits_helpers.explorer import empty_panels
 from lits_helpers.phantom import phantom_volume
 from lits_helpers.windows import three_channels
 
@@ -47,9 +47,8 @@ def moved(explorer, name):
 
 
 def shown_by_interactive(image, labels):
-    """What a notebook does with a figure that `interactive` shows."""
-    figure, axes = plt.subplots(figsize=(4.2, 4.7))
-    plt.close(figure)
+    """What a notebook does with a figure that `interactive` shows: drawn twice, to find its edges, and laid out anew."""
+    figure, [axes] = empty_panels(1, size=(4.2, 4.7), colours=drawing.MASK_COLOURS)
 
     def step(number):
         axes.clear()

@@ -31,16 +31,16 @@ from lits_helpers.pictures import read_image
 from lits_helpers.settings import Settings
 
 FOLDER = Path(__file__).resolve().parent
-DPI = 110  # 1,100 pixels across: as wide as a README is shown
+DPI = 100  # 1,000 pixels across: as wide as a README is shown
 
 
 def save(figure: Figure, name: str) -> None:
-    """As PNG of 256 colours, a third of the room: greys and a few colours are all there is."""
+    """As PNG without transparency, packed as tightly as PNG can be."""
     picture = io.BytesIO()
     figure.savefig(picture, dpi=DPI)
     plt.close(figure)
     with Image.open(picture) as image, atomic_path(FOLDER / name) as temporary:
-        image.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(temporary, optimize=True)
+        image.convert("RGB").save(temporary, optimize=True)
     print(f"{name}: {(FOLDER / name).stat().st_size / 1000:.0f} kB")
 
 

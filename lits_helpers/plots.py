@@ -14,7 +14,6 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from textwrap import fill
 
 import cv2
 import matplotlib.pyplot as plt
@@ -349,7 +348,9 @@ def predictions(
     marks = marks or [Marks()] * len(cases)
     for line, (image, truth, probability, title), known in zip(axes, cases, marks, strict=True):
         predicted = probability > threshold
-        line[0].set_ylabel(f"{fill(title, 24)}\n{dice_words(truth, predicted)}")
+        # A row is two inches high: of longer words the lines are broken at a comma.
+        words = [part if len(part) <= 24 else part.replace(", ", ",\n", 1) for part in title.split("\n")]
+        line[0].set_ylabel("\n".join([*words, dice_words(truth, predicted)]))
         truth = truth == 1
         for panel in line[[0, 1, 2, 4]]:
             show_ct(panel, image)

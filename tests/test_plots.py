@@ -275,6 +275,14 @@ def test_labels_in_place_of_a_truth_mask_are_refused():
         plots.predictions([(BLANK, LIVER_AND_TUMOUR, np.zeros((16, 16)), "")])
 
 
+def test_a_long_title_is_broken_at_a_comma_and_a_short_one_is_not():
+    titles = ("median: volume 103, slice 440", "volume 3, slice 4\nsmall, and dark")
+    figure = plots.predictions([(CT, TRUTH, PROBABILITY, title) for title in titles])
+    assert [panel.get_ylabel() for panel in figure.axes[:10:5]] == [
+        "median: volume 103,\nslice 440\nDice 0.50", "volume 3, slice 4\nsmall, and dark\nDice 0.50",
+    ]
+
+
 def test_a_liver_prediction_is_outlined_and_named_as_liver():
     figure = plots.predictions([(CT, TRUTH, PROBABILITY, "")], target="liver")
     assert legend_texts(figure)[0] == "liver"

@@ -16,8 +16,8 @@ from lits_helpers.superpixel_system import (
 from lits_helpers.windows import three_channels
 
 SMALL = SuperpixelOptions(
-    liver_size=16, liver_slices=4, liver_filters=4, liver_depth=2, liver_steps=60, scales=(10, 40),
-    patch=(3, 8, 8), filters=4, fractal_columns=1, blocks=2, batch=16, steps=80, learning_rate=3e-3,
+    liver_size=16, liver_slices=4, liver_filters=4, liver_depth=2, liver_steps=100, scales=(10, 40),
+    patch=(3, 8, 8), filters=4, fractal_columns=1, blocks=2, batch=16, steps=80, learning_rate=1e-2,
 )
 SLICES = 6
 

@@ -291,7 +291,7 @@ def error_rejection(uncertainty: np.ndarray, wrong: np.ndarray, *, points: int =
         Only its order counts; equal values are checked in random order (the mean over all orders).
     wrong : bool array, same shape
     points : int
-        Of ``curve``, which is for drawing; the areas are exact.
+        Of ``curve``, which is for drawing, closer where less is checked; the areas are exact.
 
     References
     ----------
@@ -306,7 +306,7 @@ def error_rejection(uncertainty: np.ndarray, wrong: np.ndarray, *, points: int =
     left = 1 - quotient(np.concatenate([[0], found]), np.full(len(levels) + 1, wrong.sum()))
     area = float(np.trapezoid(left, checked))
     best = float(wrong.mean() / 2)
-    share = np.linspace(0, 1, points)
+    share = np.concatenate([[0], np.geomspace(1 / len(values), 1, points)])
     curve = pd.DataFrame({"checked": share, "errors_left": np.interp(share, checked, left)})
     return Rejection(curve, area, best, float(quotient(0.5 - area, 0.5 - best)))
 

@@ -139,3 +139,21 @@ def test_printed_settings_name_every_value():
     printed = str(load_settings(epochs=77))
     assert all(field.name in printed for field in dataclasses.fields(settings.Settings))
     assert "77" in printed
+
+
+def test_a_recipe_changes_the_profile_and_an_override_the_recipe(monkeypatch):
+    assert load_settings().recipe == "report"
+    small = dict(changes={"tiny": dict(filters=5, epochs=7)}, classes=3)
+    monkeypatch.setitem(settings.RECIPES, "small", settings.RECIPES["report"].__class__("a small one", **small))
+    found = load_settings(recipe="small", epochs=9)
+    assert (found.recipe, found.filters, found.epochs) == ("small", 5, 9)
+    assert found.image_size == settings.PROFILES["tiny"]["image_size"]
+
+
+def test_the_recipe_is_read_from_the_environment_and_unknown_ones_are_refused(monkeypatch):
+    monkeypatch.setenv("LITS_RECIPE", "fast")
+    assert load_settings().recipe == "fast"
+    assert load_settings(recipe="report").recipe == "report"
+    monkeypatch.setenv("LITS_RECIPE", "slow")
+    with pytest.raises(DataError, match="LITS_RECIPE is 'slow': set it to one of report, fast, strong"):
+        load_settings()

@@ -8,6 +8,7 @@ from lits_helpers.files import DataError
 from lits_helpers.index import build_index
 from lits_helpers.splits import (
     check_patient_split, fold_patients, fold_split, load_folds, save_split, split_patients, split_slices,
+    without_test,
 )
 
 
@@ -263,3 +264,12 @@ def test_another_number_of_folds_or_a_damaged_file_is_refused(table, stored):
 def test_real_patients_are_split_whole(real_slices, tmp_path):
     split = split_patients(build_index(real_slices, tmp_path))
     assert split.groupby("split").volume.nunique().to_dict() == {"train": 12, "validation": 4, "test": 4}
+
+
+def test_without_test_its_patients_train_and_validation_stays(table):
+    split = split_patients(table)
+    joined = without_test(split)
+    assert joined.split.tolist() == split.split.replace({"test": "train"}).tolist()
+    assert set(joined.split) == {"train", "validation"}
+    assert (split.split == "test").any()  # the table given is left as it is
+    check_patient_split(joined)

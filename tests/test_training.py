@@ -17,6 +17,7 @@ from lits_helpers import files, training
 from lits_helpers.augmentation import Augmentation
 from lits_helpers.files import DataError
 from lits_helpers.index import build_index
+from lits_helpers.losses import class_loss
 from lits_helpers.splits import split_patients, split_slices
 from lits_helpers.model import unet
 from lits_helpers.settings import load_settings
@@ -186,6 +187,7 @@ from pathlib import Path
 import keras, pandas as pd, tensorflow as tf
 from lits_helpers import load_settings, training
 from lits_helpers.index import build_index
+from lits_helpers.losses import class_loss
 from lits_helpers.splits import split_patients
 
 MOMENTS = {
@@ -420,6 +422,7 @@ import tensorflow as tf
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 from lits_helpers import load_settings, training
 from lits_helpers.index import build_index
+from lits_helpers.losses import class_loss
 from lits_helpers.splits import split_patients
 
 training.precision_policy = lambda: ("float32", "to compare")
@@ -445,3 +448,41 @@ def test_two_devices_train_as_one_does_in_two_parts(slice_folder, tmp_path):
     lines = dict(line.split(":") for line in done.stdout.splitlines() if line.startswith(("two:", "parts:")))
     assert set(lines) == {"two", "parts"}, done.stderr
     assert json.loads(lines["two"]) == pytest.approx(json.loads(lines["parts"]), rel=1e-5)
+
+
+@pytest.mark.parametrize("policy", ["float32", "mixed_float16"])
+def test_a_network_of_three_classes_ends_in_float32_whatever_the_policy(settings, monkeypatch, policy):
+    monkeypatch.setattr(training, "precision_policy", lambda: (policy, "as the test wants"))
+    model = training.compiled_unet(replace(settings, recipe="fast"))
+    assert model.output_shape == (None, 32, 32, 3) and model.loss is class_loss
+    assert model.layers[1].dtype_policy.name == policy and model.layers[-1].compute_dtype == "float32"
+    assert keras.config.dtype_policy().name == "float32"
+
+
+def test_a_recipe_of_three_classes_leaves_the_same_history_and_goes_on_the_same(settings, table, tmp_path, monkeypatch):
+    report = training.train(replace(settings, epochs=1), table)
+    settings = replace(settings, recipe="fast", epochs=2, learning_rate=0.01)
+    undisturbed = training.train(replace(settings, output_root=tmp_path / "other"), table)
+    folder = interrupted(settings, table, monkeypatch, epoch=2)
+    assert folder != report
+    training.train(settings, table)
+    assert same_curve(training.read_history(undisturbed), training.read_history(folder))
+    assert list(training.read_history(folder)) == list(training.read_history(report))
+    assert same_weights(*(path / "last" / "epoch-002.keras" for path in (undisturbed, folder)))
+
+
+@pytest.mark.parametrize(
+    ("seconds", "done"),
+    # Ten in all. With 8 spent an epoch of 4 is worth beginning; with 9 spent one of 5 is not.
+    [([], False), ([4, 4], False), ([4, 5], True), ([12], True)],
+)
+def test_a_run_by_the_clock_is_done_when_less_is_left_than_half_an_epoch_takes(settings, table, seconds, done):
+    task = replace(training.slice_task(settings, table, augmentation=Augmentation()), seconds=10)
+    history = pd.DataFrame({"seconds": seconds, "val_loss": np.arange(len(seconds))})
+    assert training._is_done(task, history) == done
+
+
+def test_a_run_by_the_clock_is_not_ended_by_its_number_of_epochs(settings, table):
+    task = training.slice_task(replace(settings, epochs=2), table, augmentation=Augmentation())
+    history = pd.DataFrame({"seconds": [4, 4], "val_loss": [2, 1]})
+    assert training._is_done(task, history) and not training._is_done(replace(task, seconds=100), history)

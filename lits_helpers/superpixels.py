@@ -210,6 +210,9 @@ def refined(picture: np.ndarray, mask: np.ndarray, liver: np.ndarray, *, reach: 
     as it was. The contour is not smoothed: that shrinks small tumours, and scikit-image alternates
     between two ways of it from call to call, so that results would depend on what ran before.
 
+    It is no sure gain: on two real patients the Dice went from 0.54 to 0.59 and from 0.74 to 0.68.
+    Choose ``reach`` on validation patients.
+
     Parameters
     ----------
     picture : array (slices, rows, columns), in [0, 1]

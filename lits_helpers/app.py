@@ -363,8 +363,6 @@ def serve(settings: Settings, *, root: Path | str, model: Path | str, scan: str 
             },
         )
         voila.config.VoilaConfiguration.file_allowlist = []
-        # Other extensions of JupyterLab want parts of it that a page of Voila has not.
-        voila.config.VoilaConfiguration.extension_allowlist = ["@jupyter-widgets/jupyterlab-manager"]
         voila.config.MappingKernelManager.cull_idle_timeout = _IDLE_SECONDS
         voila.config.MappingKernelManager.cull_interval = 60
         voila.initialize([])

@@ -116,7 +116,7 @@ def _parser() -> argparse.ArgumentParser:
         "--report", action="store_true", help="write scores, cases, lesions and failures as one HTML page"
     )
     for sub in (evaluate, predict):
-        sub.add_argument("--flips", action="store_true", help="average over mirrored slices: four times the work")
+        sub.add_argument("--flips", action="store_true", help="average over mirrored slices: four times the work; a cascade always does")
     predict.add_argument(
         "--model", metavar="FILE", required=True, help="a .keras file or cascade folder from training, or an exported .xml or .onnx"
     )
@@ -288,7 +288,7 @@ def _evaluate(settings: Settings, options: argparse.Namespace) -> None:
             )
     started = time.perf_counter()
     if isinstance(model, Cascade):
-        threshold, probabilities = model.threshold, model.predict_table(tested, flips=options.flips)
+        threshold, probabilities = model.threshold, model.predict_table(tested)
     else:
         threshold = THRESHOLD
         cache = decode_slices(table, settings.image_size, settings.output_root)

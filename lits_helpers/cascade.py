@@ -30,7 +30,7 @@ from .generators import SliceCache, batches, build_cache, decode_slices, resize_
 from .inference import TUMOUR_CHANNEL, predict_batch
 from .masks import LIVER, TUMOUR, read_labels
 from .pictures import read_image
-from .postprocessing import filled
+from .postprocessing import filled, hysteresis
 from .regions import GREEN, Region, liver_crops, liver_region, put_back, through
 from .runs import load_checkpoint, read_history, run_folder, state_path
 from .settings import Settings
@@ -62,10 +62,13 @@ AUGMENTATIONS = {
         brightness=0.05, contrast=0.25, noise=0.05, blur=1.0, intensity_probability=0.3, lesions=0.6,
     ),
 }
-THRESHOLD = 0.5
+# A lesion is what passes the lower probability and, somewhere, the higher: chosen on validation patients of
+# 20 LiTS volumes.
+THRESHOLD, SURE = 0.4, 0.95
 REACH = 0.03  # of a slice's width: how far the second network's liver may pass the first one's
 BORDER = 9  # pixels across the disc by which a tumour may pass the liver
 BATCH = 16  # slices predicted at once
+STARTING = 10.0  # seconds of the minutes for what comes before and after: imports, saving
 WARM_UP = 0.04  # of a stage's time
 
 
@@ -126,7 +129,7 @@ def train_cascade(settings: Settings, table: pd.DataFrame, *, minutes: float | N
         As :func:`lits_helpers.training.train`; and where no training slice shows a liver.
     """
     minutes = MINUTES[settings.profile] if minutes is None else minutes
-    started = time.monotonic()
+    started = time.monotonic() - STARTING
     folder = cascade_folder(settings, table)
     if _had(folder, minutes):
         return folder
@@ -269,7 +272,7 @@ class Cascade:
     threshold: float = THRESHOLD
 
     def predict(
-        self, pictures: Sequence[np.ndarray], numbers: Sequence[int], *, flips: bool = False
+        self, pictures: Sequence[np.ndarray], numbers: Sequence[int], *, flips: bool = True
     ) -> tuple[np.ndarray, np.ndarray]:
         """Look at one volume.
 
@@ -280,12 +283,14 @@ class Cascade:
         numbers : sequence of int, rising
             Slice numbers: neighbours in the sequence may not be so in the body.
         flips : bool
-            Average over mirrored regions as well: four times the work of the second network.
+            Average over mirrored regions as well: four times the work of the second network. On, because it
+            gained 0.03 Dice per case on validation patients.
 
         Returns
         -------
         probabilities : float16 array (slices, rows, columns)
-            Of tumour, in [0, 1]; 0 away from the liver.
+            Of tumour, in [0, 1]; 0 away from the liver, and in parts above the threshold that nowhere reach
+            :data:`SURE`.
         liver : bool array (slices, rows, columns)
             The liver with its tumours, as the first network found it; its largest part.
         """
@@ -316,24 +321,26 @@ class Cascade:
             allowed = _grown(liver[chosen], BORDER)
             for place, crop, inside in zip(chosen, tumour, allowed, strict=True):
                 probabilities[place] = put_back(crop, matrix, shape) * inside
+        sure = hysteresis(probabilities.astype(np.float32), low=self.threshold, high=SURE)
+        probabilities[(probabilities > self.threshold) & ~sure] = 0
         return probabilities, liver
 
-    def labels(self, hounsfield: np.ndarray, *, threshold: float | None = None, flips: bool = False) -> np.ndarray:
+    def labels(self, hounsfield: np.ndarray, *, threshold: float | None = None) -> np.ndarray:
         """Labels of a CT volume in HU: uint8, same shape, 0 background, 1 liver, 2 tumour."""
         pictures = [three_channels(plane) for plane in tqdm(hounsfield, desc="windowing", unit="slice", delay=2)]
-        probabilities, liver = self.predict(pictures, range(len(pictures)), flips=flips)
+        probabilities, liver = self.predict(pictures, range(len(pictures)))
         found = liver.astype(np.uint8) * np.uint8(LIVER)
         found[probabilities > (self.threshold if threshold is None else threshold)] = TUMOUR
         return found
 
-    def predict_masks(self, table: pd.DataFrame, *, flips: bool = False) -> Iterator[tuple[np.ndarray, float]]:
+    def predict_masks(self, table: pd.DataFrame) -> Iterator[tuple[np.ndarray, float]]:
         """Tumour mask and highest probability of each slice of a table that is in order of volume and slice."""
         for _, rows in table.groupby("volume", sort=False):
             pictures = [read_image(path) for path in rows.image_path]
-            for probability in self.predict(pictures, rows.slice.tolist(), flips=flips)[0]:
+            for probability in self.predict(pictures, rows.slice.tolist())[0]:
                 yield probability > self.threshold, float(probability.max())
 
-    def predict_table(self, table: pd.DataFrame, *, flips: bool = False) -> np.ndarray:
+    def predict_table(self, table: pd.DataFrame) -> np.ndarray:
         """Tumour probabilities of a slice table of whole volumes, at native resolution, in its order.
 
         float16 array (slices, rows, columns); slices must all have one size.
@@ -346,7 +353,7 @@ class Cascade:
         bar = tqdm(total=len(table), desc="predicting", unit="slice")
         for _, rows in table.sort_values(["volume", "slice"]).groupby("volume"):
             pictures = [read_image(path) for path in rows.image_path]
-            found[place[rows.index]] = self.predict(pictures, rows.slice.tolist(), flips=flips)[0]
+            found[place[rows.index]] = self.predict(pictures, rows.slice.tolist())[0]
             bar.update(len(rows))
         bar.close()
         return found

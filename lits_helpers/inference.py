@@ -306,7 +306,8 @@ def predict_files(
 
     Parameters
     ----------
-    model : keras.Model
+    model : keras.Model, or a cascade
+        (:class:`lits_helpers.cascade.Cascade`), which has its own threshold and flips.
     table : DataFrame
         ``image_path``, ``volume`` and ``slice``: the cases of a layout of slices
         (:mod:`lits_helpers.layouts`), or any part of a slice table.
@@ -333,7 +334,7 @@ def predict_files(
     if hasattr(model, "predict_masks"):
         threshold = model.threshold
         table = table.sort_values(["volume", "slice"])
-        predicted = model.predict_masks(table, flips=flips)
+        predicted = model.predict_masks(table)
     else:
         predicted = _native_masks(
             model, table.image_path.tolist(), read_image,
@@ -411,7 +412,8 @@ def predict_scan(
 
     Parameters
     ----------
-    model : keras.Model
+    model : keras.Model, or a cascade
+        (:class:`lits_helpers.cascade.Cascade`), which has its own threshold and flips.
     path : Path
         ``.nii``, ``.nii.gz`` or a folder with a DICOM series.
     folder : Path
@@ -428,7 +430,7 @@ def predict_scan(
     Returns
     -------
     Path
-        Of the file written: 0 background, 2 tumour.
+        Of the file written: 0 background, 2 tumour; and 1 liver by a cascade.
 
     Raises
     ------
@@ -440,7 +442,7 @@ def predict_scan(
     if dicom_seg and volume.geometry.series is None:
         raise DataError(f"{path}: a DICOM segmentation refers to DICOM slices, which a NIfTI file has not")
     if hasattr(model, "labels"):  # a cascade, which sees whole volumes
-        labels = model.labels(volume.hounsfield, flips=flips)
+        labels = model.labels(volume.hounsfield)
     else:
         labels = predict_volume(
             model, volume.hounsfield, threshold=threshold, batch_size=batch_size, flips=flips, wanted=wanted

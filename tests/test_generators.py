@@ -62,7 +62,7 @@ def test_a_failed_decoding_leaves_no_folder_and_names_the_file(table, tmp_path):
 def test_a_cache_that_another_process_finished_first_is_taken(table, cache, tmp_path):
     (folder,) = (tmp_path / "out" / "cache").iterdir()
     before = (folder / "images.npy").stat().st_ino
-    generators._write_cache(table, 32, folder)
+    generators.build_cache(zip(cache.images, cache.labels, strict=True), 16, 32, folder)
     assert list((tmp_path / "out" / "cache").iterdir()) == [folder]
     assert (folder / "images.npy").stat().st_ino == before
 
@@ -330,3 +330,72 @@ def test_later_batches_are_made_in_the_memory_of_earlier_ones(table):
         faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
     # The images alone of its eight batches, 3 MB each as floats, are 6,144 pages of 4 kB.
     assert min(faults) < 1000
+
+
+@pytest.fixture
+def uneven():
+    """Forty slices: volume 0 has one with a tumour, volume 1 nineteen; 2 has one without, 3 nineteen."""
+    volumes = np.repeat([0, 1, 2, 3], [1, 19, 1, 19])
+    table = pd.DataFrame(
+        {"volume": volumes, "image_path": [f"{n}.png" for n in range(40)], "diagnosis": np.where(volumes < 2, 2, 1)}
+    )
+    images = np.broadcast_to(np.arange(40, dtype=np.uint8)[:, None, None, None], (40, 2, 2, 3))
+    return table, SliceCache(images, np.zeros((40, 2, 2), np.uint8), pd.Index(table.image_path))
+
+
+def test_by_volume_each_patient_has_an_equal_part_of_its_half(uneven):
+    table, cache = uneven
+    data = batches(cache, table, 40, balanced=True, by_volume=True, seed=0)
+    drawn = np.concatenate([collected(data)[0][:, 0, 0, 0] for _ in range(8)]) * 255  # an epoch each
+    counts = np.bincount(table.volume.to_numpy()[drawn.round().astype(int)], minlength=4)
+    assert counts[:2].sum() == counts[2:].sum() == 160
+    # Of 160 draws 80 each, and 25 is four standard deviations; by slices it would be 8 and 152.
+    assert np.abs(counts - 80).max() < 25
+
+
+def test_without_by_volume_each_slice_has(uneven):
+    table, cache = uneven
+    data = batches(cache, table, 40, balanced=True, seed=0)
+    drawn = (collected(data)[0][:, 0, 0, 0] * 255).round().astype(int)
+    assert np.bincount(table.volume.to_numpy()[drawn]).tolist() == [1, 19, 1, 19]
+
+
+def test_draws_by_volume_follow_from_the_seed_and_the_epoch(uneven):
+    table, cache = uneven
+    options = dict(balanced=True, by_volume=True, seed=5)
+    running = batches(cache, table, 40, **options)
+    first, second = collected(running)[0], collected(running)[0]
+    assert (first != second).any()
+    assert (collected(batches(cache, table, 40, first_epoch=1, **options))[0] == second).all()
+
+
+def test_three_classes_are_a_channel_each(table, cache):
+    images, truth = collected(batches(cache, table, 16, classes=3))
+    plain, tumour = collected(batches(cache, table, 16))
+    assert truth.shape == (16, 32, 32, 3) and truth.dtype == np.float32
+    assert (truth.sum(-1) == 1).all() and (truth.argmax(-1) == cache.labels).all()
+    assert (truth[..., 2:] == tumour).all() and (images == plain).all()
+
+
+def made(number, size=4):
+    for value in range(number):
+        yield np.full((size, size, 3), value, np.uint8), np.full((size, size), value % 3, np.uint8)
+
+
+def test_a_cache_holds_what_it_was_given_in_order(table, tmp_path):
+    generators.build_cache(made(16), 16, 4, tmp_path / "new" / "cache")
+    found = SliceCache.load(tmp_path / "new" / "cache", table)
+    assert (found.images == np.arange(16)[:, None, None, None]).all() and found.images.dtype == np.uint8
+    assert (found.labels == (np.arange(16) % 3)[:, None, None]).all()
+    assert found.positions(table[3:5]).tolist() == [3, 4]
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["cache"]
+
+
+def test_a_cache_that_fails_half_way_leaves_nothing(tmp_path):
+    def failing():
+        yield from made(2)
+        raise DataError("slice 2 is no picture")
+
+    with pytest.raises(DataError, match="slice 2 is no picture"):
+        generators.build_cache(failing(), 3, 4, tmp_path / "new" / "cache")
+    assert not list((tmp_path / "new").iterdir())

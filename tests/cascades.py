@@ -27,7 +27,9 @@ def by_brightness(size, liver_below, tumour_below):
 
 def cascade(liver_size=32, tumour_size=64):
     return Cascade(
-        by_brightness(liver_size, LIVER_BELOW, -1000), by_brightness(tumour_size, CROP_LIVER_BELOW, CROP_TUMOUR_BELOW)
+        by_brightness(liver_size, LIVER_BELOW, -1000),
+        by_brightness(tumour_size, CROP_LIVER_BELOW, CROP_TUMOUR_BELOW),
+        threshold=0.5,
     )
 
 

@@ -218,6 +218,7 @@ def ticking(monkeypatch):
         return clock.now
 
     monkeypatch.setattr(module, "STAGES", SMALL)
+    monkeypatch.setattr(module, "STARTING", 0)
     for user in (module, training):
         monkeypatch.setattr(user, "time", SimpleNamespace(monotonic=monotonic))
     tf.config.run_functions_eagerly(True)  # networks this small train faster than they are compiled

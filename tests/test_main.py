@@ -2,6 +2,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -12,6 +13,7 @@ from lits_helpers import settings
 from lits_helpers.model import unet
 from lits_helpers.phantom import phantom_volume
 from lits_helpers.phantom_layouts import write_layout
+from lits_helpers.recipes import RECIPES
 
 SMALL = dict(
     image_size=32, filters=2, depth=2, momentum=0.9, prior=0.1,
@@ -251,3 +253,82 @@ def test_the_phantom_command_says_where_it_is(run, monkeypatch):
     monkeypatch.setattr("lits_helpers.phantom.ensure_phantom", lambda chosen: chosen.data_root)
     status, out, _ = run("phantom", data=None)
     assert status == 0 and "synthetic volumes and slices" in out and "phantom" in out
+
+
+@pytest.mark.parametrize("command", command_line.COMMANDS)
+def test_every_command_takes_a_recipe(command, capsys):
+    with pytest.raises(SystemExit):
+        command_line.main([command, "--help"])
+    words = capsys.readouterr().out
+    assert "--recipe {report,fast,strong}" in words
+    assert ("--flips" in words) == (command in ("evaluate", "predict"))
+
+
+def test_an_unknown_recipe_is_refused_with_the_choices(run, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        run("train", "--recipe", "slow")
+    assert stopped.value.code == 2 and "choose from" in capsys.readouterr().err
+
+
+def test_the_fast_recipe_is_trained_scored_and_predicts(run, tmp_path, monkeypatch):
+    monkeypatch.setitem(RECIPES, "fast", replace(RECIPES["fast"], changes={}))  # of the small profile's sizes
+    assert run("train", "--recipe", "fast")[0] == 0
+    (model,) = (tmp_path / "out").rglob("best.keras")
+    status, out, _ = run("evaluate", "--recipe", "fast")
+    assert status == 0 and "test slices of the patient split; threshold 0.30" in out
+    status, _, err = run("evaluate")  # the report's own is not there
+    assert status == 2 and "train first" in err
+    assert run("predict", "--model", str(model))[0] == 0
+    assert len(pd.read_csv(tmp_path / "out" / "predictions" / "predictions.csv")) == 16
+
+
+@pytest.fixture
+def small_stages(monkeypatch):
+    stage = dict(image_size=16, filters=2, depth=1, batch_size=4, learning_rate=1e-2)
+    monkeypatch.setattr("lits_helpers.cascade.STAGES", {"tiny": {"liver": stage, "tumour": stage}})
+    monkeypatch.setattr("lits_helpers.cascade.THRESHOLD", 0.35)  # no other command's
+
+
+SECONDS = ["--minutes", "0.02"]  # a second for each network
+
+
+def test_the_strong_recipe_trains_on_all_patients_for_a_test_on_others(run, tmp_path, small_stages):
+    status, out, _ = run("train", "--recipe", "strong", *SECONDS)
+    assert status == 0 and "cascade, for --model: " in out
+    (described,) = (tmp_path / "out").rglob("cascade.json")
+    split = pd.read_csv(described.parent / "liver" / "split.csv").split
+    assert set(split) == {"train", "validation"} and len(split) == 16
+    status, _, err = run("evaluate", "--recipe", "strong")
+    assert status == 2 and "no patients were kept for a test: name the network with --model" in err
+    status, out, _ = run("evaluate", "--model", str(described.parent), "--flips")
+    assert status == 0 and "all slices, whether or not the network was trained on them; threshold 0.35" in out
+    assert volumes_scored(out) == [0, 1, 2, 3]
+    status, out, _ = run("predict", "--model", str(described.parent))
+    assert status == 0 and (pd.read_csv(tmp_path / "out" / "predictions" / "predictions.csv").threshold == 0.35).all()
+
+
+def test_the_strong_recipe_can_keep_patients_for_a_test(run, tmp_path, small_stages):
+    assert run("train", "--recipe", "strong", "--split", "patient", *SECONDS)[0] == 0
+    status, out, _ = run("evaluate", "--recipe", "strong", "--split", "patient", "--report")
+    assert status == 0 and "test slices of the patient split; threshold 0.35" in out
+    assert (tmp_path / "out" / "results" / "report.html").exists()
+    status, _, err = run("evaluate", "--recipe", "strong", "--split", "slice")
+    assert status == 2 and "train first" in err
+
+
+def test_a_folder_that_is_no_cascade_is_no_model(run, tmp_path):
+    status, _, err = run("predict", "--model", str(tmp_path))
+    assert status == 2 and "no cascade.json" in err
+
+
+def test_flips_change_what_is_predicted(run, untrained, tmp_path):
+    listed = []
+    for flips in ([], ["--flips"]):
+        assert run("predict", "--model", untrained, *flips)[0] == 0
+        listed.append(pd.read_csv(tmp_path / "out" / "predictions" / "predictions.csv").highest_probability)
+    assert (listed[0] != listed[1]).any()
+
+
+def test_a_split_without_test_is_stored_under_its_own_name(run, tmp_path):
+    assert run("audit", "--split", "all")[0] == 0
+    assert set(pd.read_csv(tmp_path / "out" / "split_all.csv").split) == {"train", "validation"}

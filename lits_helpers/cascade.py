@@ -64,7 +64,7 @@ AUGMENTATIONS = {
 }
 # A lesion is what passes the lower probability and, somewhere, the higher: chosen on validation patients of
 # 20 LiTS volumes.
-THRESHOLD, SURE = 0.4, 0.95
+THRESHOLD, SURE = 0.35, 0.75
 REACH = 0.03  # of a slice's width: how far the second network's liver may pass the first one's
 BORDER = 9  # pixels across the disc by which a tumour may pass the liver
 BATCH = 16  # slices predicted at once

@@ -17,7 +17,7 @@ UV_CHOICE := $(if $(filter file,$(origin PYTHON)),>=3.11$(comma)<3.14,$(PYTHON))
 
 # Notebooks that are tested or refreshed always run the tiny profile on the phantom, whatever the
 # caller's environment says; an empty LITS_DATA_ROOT counts as unset.
-PHANTOM := LITS_PROFILE=tiny LITS_DATA_ROOT= LITS_LAYOUT= LITS_MASK_MEANING=
+PHANTOM := LITS_PROFILE=tiny LITS_RECIPE= LITS_DATA_ROOT= LITS_LAYOUT= LITS_MASK_MEANING=
 
 # TensorFlow's C++ information lines say nothing about this project.
 export TF_CPP_MIN_LOG_LEVEL ?= 2

@@ -248,6 +248,10 @@ def _crossvalidate(settings: Settings, options: argparse.Namespace) -> None:
     from .scoring import summary
     from .uncertainty import summarise_runs
 
+    if RECIPES[settings.recipe].cascade:
+        raise DataError(
+            f"recipe {settings.recipe!r} has no folds: train on some volumes and evaluate on others, or take another"
+        )
     table = load_patients(settings, skip_problems=options.skip_problems)
     slices = score_folds(settings, table, folds=options.folds, minutes=options.minutes)
     if slices.empty:

@@ -314,7 +314,7 @@ def _fit(task: Task, devices: tf.distribute.Strategy, *, parts: int, deadline: f
         validation_data=task.validation(replicas),
         initial_epoch=len(history),
         epochs=task.epochs,
-        callbacks=[*adapting, _RunFolder(task.folder, history, adapting, deadline)],
+        callbacks=[*adapting, _RunFolder(task.folder, history, adapting, deadline, by_clock=task.seconds is not None)],
         shuffle=False,  # the batches are shuffled already; else Keras warns
         verbose=0,
     )
@@ -332,11 +332,13 @@ class _RunFolder(keras.callbacks.Callback):
         Whose state follows from the history alone, so it is rebuilt by showing that to them.
     deadline : float
         Of ``time.monotonic``, in seconds.
+    by_clock : bool
+        Whether time ends the run, so that nobody knows how many steps there will be.
     """
 
-    def __init__(self, folder, history, adapting, deadline):
+    def __init__(self, folder, history, adapting, deadline, by_clock=False):
         super().__init__()
-        self.folder, self.adapting, self.deadline = folder, adapting, deadline
+        self.folder, self.adapting, self.deadline, self.by_clock = folder, adapting, deadline, by_clock
         self.rows = history.to_dict("records")
 
     def on_train_begin(self, logs=None):
@@ -352,7 +354,8 @@ class _RunFolder(keras.callbacks.Callback):
         self._require_space()
         steps, epochs = self.params["steps"], self.params["epochs"]
         self.bar = tqdm(
-            total=steps * epochs, initial=steps * len(self.rows), desc="training", unit="step"
+            total=None if self.by_clock else steps * epochs, initial=steps * len(self.rows),
+            desc="training", unit="step",
         )
 
     def _require_space(self):

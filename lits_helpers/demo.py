@@ -13,6 +13,7 @@ from tqdm.auto import tqdm
 from .files import DataError, atomic_path, shown
 from .settings import Settings
 
+LEFT_OUT = "not-in-demo"  # tag of cells that train something to compare with
 # Keeps what TensorFlow's C++ writes at its import, which no log level silences, out of the pages.
 QUIET_KERNEL = ["--IPKernelApp.capture_fd_output=False"]
 NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
@@ -49,6 +50,7 @@ def run_notebooks(settings: Settings) -> Path:
         raise DataError(f"{NOTEBOOKS} does not hold notebooks 01 to 04: run this from a clone")
     environment = os.environ | {
         "LITS_PROFILE": settings.profile,
+        "LITS_RECIPE": settings.recipe,
         "LITS_OUTPUT_ROOT": str(settings.output_root),
         "LITS_DATA_ROOT": "" if settings.is_synthetic else str(settings.data_root),
         "LITS_LAYOUT": "" if settings.is_synthetic else settings.layout,
@@ -57,6 +59,7 @@ def run_notebooks(settings: Settings) -> Path:
     folder = settings.output_root / "demo"
     for source in sources:
         notebook = nbformat.read(source, as_version=4)
+        notebook.cells = [cell for cell in notebook.cells if LEFT_OUT not in cell.metadata.get("tags", ())]
         client = nbclient.NotebookClient(
             notebook, timeout=None, kernel_name="python3", extra_arguments=QUIET_KERNEL
         )

@@ -11,7 +11,7 @@ each case; without them there is no scale bar and no side.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -291,6 +291,28 @@ def training_curves(history: pd.DataFrame, *, monitor: str = "val_loss") -> Figu
     handles, _ = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles=handles, loc="outside lower center", ncols=3)
     figure.suptitle("Training")
+    return figure
+
+
+@styled
+def dice_against_seconds(histories: Mapping[str, pd.DataFrame], *, data: str) -> Figure:
+    """Validation Dice of several runs against the time they took: what learns fastest on this machine.
+
+    Parameters
+    ----------
+    histories : mapping
+        Name of each run to its history (:func:`lits_helpers.training.read_history`).
+    data : str
+        What the Dice was obtained on, for the title.
+    """
+    figure, axes = plt.subplots(figsize=(7, 3.2), layout="constrained")
+    for (name, history), colour in zip(histories.items(), (TRAINING_COLOUR, VALIDATION_COLOUR, "grey"), strict=False):
+        axes.plot(history.seconds.cumsum(), history.val_pooled_dice, ".-", color=colour, label=name)
+    axes.set(
+        xlabel="seconds of training", ylabel="pooled tumour Dice", ylim=(0, 1),
+        title=f"Validation patients, {data}, at the network's resolution",
+    )
+    axes.legend(loc="upper left")
     return figure
 
 

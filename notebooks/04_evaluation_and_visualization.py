@@ -36,6 +36,7 @@ from lits_helpers import audit, drawing, inference, load_settings, masks, plots,
 from lits_helpers.files import atomic_path
 from lits_helpers.generators import batches, decode_slices
 from lits_helpers.pictures import read_image
+from lits_helpers.recipes import RECIPES
 
 drawing.compact_figures()
 settings = load_settings()
@@ -63,7 +64,8 @@ plt.show()
 # %%
 test = table[table.split == "test"]
 cache = decode_slices(table, settings.image_size, settings.output_root)
-reported = model.evaluate(batches(cache, test, settings.batch_size), return_dict=True, verbose=0)
+data = batches(cache, test, settings.batch_size, classes=RECIPES[settings.recipe].classes)
+reported = model.evaluate(data, return_dict=True, verbose=0)
 print(f"{settings.data_label}, {training.split_name(table)}, {len(test)} test slices of {test.volume.nunique()} patients")
 pd.Series(reported, name="value").round(4).to_frame()
 

@@ -37,7 +37,7 @@ def ladder_figure(table: pd.DataFrame, *, data: str) -> Figure:
     reached.set_ylim(len(table) - 0.5, -0.5)
     for panel in axes[0]:
         panel.grid(axis="x", lw=0.3)
-    figure.suptitle(f"{data}: {table.cases.max()} cases, equal seconds of training, 95 % intervals over patients")
+    figure.suptitle(f"{data}: up to {table.cases.max()} cases, equal seconds of training, 95 % intervals over patients")
     return figure
 
 
@@ -60,12 +60,12 @@ def cost_figure(table: pd.DataFrame, *, data: str) -> Figure:
     took.set(title="A training image", ylabel="seconds", yscale="log")
     for panel, values in ((reached, table.tumour_dice_per_case), (took, table.seconds_per_training_image)):
         panel.set(xscale="log", xlabel="parameters")
-        panel.set_xlim(table.parameters.min() / 3, table.parameters.max() * 3)
+        panel.set_xlim(table.parameters.min() / 3, table.parameters.max() * 8)  # room for words
         panel.grid(lw=0.3)
         for number, parameters, value in zip(table.index, table.parameters, values, strict=True):
             words, height = (f"{number}", value) if np.isfinite(value) else (f"{number}: timed only", 0)
             panel.annotate(
-                words, (parameters, height), xytext=(0, 7), textcoords="offset points", ha="center", fontsize=SMALL
+                words, (parameters, height), xytext=(8, 0), textcoords="offset points", va="center", fontsize=SMALL
             )
     figure.suptitle(f"{data}: the report's U-Net by filters of its first level")
     return figure

@@ -101,8 +101,10 @@ plt.show()
 # %% [markdown]
 # **What the phantom can say:** that each rung trains, predicts and is scored alike, and how long a prediction takes
 # beside the others. **What it cannot:** which step pays. Two of its validation patients have a tumour, and an interval
-# over so few is hardly one. A run of seconds ends before most steps could matter, and its lesions are easier than real
-# ones. Other work on the machine slows some rungs and not others: climb on a quiet one.
+# over so few is hardly one. A run of seconds ends before most steps could matter: three classes, a region that must be
+# found and augmentation ask for more images than fit in, so that later rungs may well score *less* here. Lesions of
+# the phantom are easier than real ones, too. Other work on the machine slows some rungs and not others: climb on a
+# quiet one.
 
 # %% [markdown]
 # ## Side steps

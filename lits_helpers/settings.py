@@ -36,10 +36,6 @@ PROFILES = {
 }
 
 
-# On two CPU cores the report's recipe takes three times as long to the same Dice (notebook 03).
-DEFAULT_RECIPES = {"tiny": "fast", "full": "report"}
-
-
 @dataclass(frozen=True)
 class Settings:
     """One run's choices; made by :func:`load_settings`.
@@ -64,7 +60,6 @@ class Settings:
         Adam's highest.
     recipe : str
         Which network learns what (``LITS_RECIPE``): one of :data:`lits_helpers.recipes.RECIPES`;
-        ``"fast"`` in the tiny profile and ``"report"`` in the full one unless told otherwise.
     schedule : str
         How it moves from epoch to epoch; one of :data:`lits_helpers.training.SCHEDULES`.
     layout : str
@@ -156,7 +151,7 @@ def load_settings(**overrides: object) -> Settings:
     if profile not in PROFILES:
         raise DataError(f"LITS_PROFILE is {profile!r}: set it to 'tiny' or 'full'")
 
-    recipe = overrides.pop("recipe", None) or os.environ.get("LITS_RECIPE") or DEFAULT_RECIPES[profile]
+    recipe = overrides.pop("recipe", None) or os.environ.get("LITS_RECIPE") or "report"
     if recipe not in RECIPES:
         raise DataError(f"LITS_RECIPE is {recipe!r}: set it to one of {', '.join(RECIPES)}")
 

@@ -40,7 +40,7 @@ from lits_helpers import inference, lesions, load_settings, masks, metrics, pict
 from lits_helpers import scoring, splits, training, uncertainty
 
 drawing.compact_figures()
-settings = load_settings(recipe="report")
+settings = load_settings()
 keras.utils.set_random_seed(settings.seed)
 print(settings)
 

@@ -39,7 +39,7 @@ from lits_helpers import load_settings, masks, repeated_predictions, skip_connec
 from lits_helpers.generators import decode_slices
 
 drawing.compact_figures()
-settings = load_settings(recipe="report")
+settings = load_settings()
 keras.utils.set_random_seed(settings.seed)
 print(settings)
 

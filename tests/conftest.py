@@ -69,12 +69,6 @@ def cache(table, tmp_path):
 
 
 @pytest.fixture(autouse=True)
-def reports_recipe(own_settings, monkeypatch):
-    """Tests take the report's recipe unless they name another."""
-    monkeypatch.setenv("LITS_RECIPE", "report")
-
-
-@pytest.fixture(autouse=True)
 def usual_precision():
     """Training chooses a dtype policy for all of Keras: put it back after each test."""
     yield

@@ -3,7 +3,9 @@
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
+import tensorflow as tf
 
 from lits_helpers import surveyed
 from lits_helpers.conversion import write_slice_files
@@ -25,7 +27,7 @@ SMALL_BAI = SuperpixelOptions(
 def small():
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(surveyed.SIZES, "tiny", {"slices": SMALL, "region": SMALL})
-        patch.setitem(surveyed.SORTER_EPOCHS, "tiny", 1)
+        patch.setitem(surveyed.SORTER, "tiny", dict(size=16, epochs=1))
         patch.setitem(surveyed.BAI, "tiny", SMALL_BAI)
         yield
 
@@ -51,7 +53,11 @@ def patients(tmp_path_factory):
 def trained(patients):
     pytest.importorskip("skimage")
     pytest.importorskip("sklearn")
-    return {name: train_system(name, *patients, seconds=0.3) for name in SYSTEMS}
+    tf.config.run_functions_eagerly(True)  # tracing eight networks takes longer than their few steps
+    try:
+        return {name: train_system(name, *patients, seconds=0.1) for name in SYSTEMS}
+    finally:
+        tf.config.run_functions_eagerly(False)
 
 
 @pytest.mark.parametrize("name", SYSTEMS)
@@ -76,11 +82,11 @@ def test_a_trained_system_is_loaded_and_answers_alike(trained, patients, monkeyp
     def fit(*_):
         raise AssertionError("trained again")
 
-    for module, name in (("training", "_fit"), ("sorting", "_fit"), ("surveyed", "train_superpixel_system"), ("surveyed", "_grow")):
-        monkeypatch.setattr(f"lits_helpers.{module}.{name}", fit)
+    for name in ("training._fit", "sorting._fit", "surveyed.train_superpixel_system", "surveyed._grow"):
+        monkeypatch.setattr(f"lits_helpers.{name}", fit)
     test = patients[1][patients[1].split == "test"]
     for name, system in trained.items():
-        again = train_system(name, *patients, seconds=0.3)
+        again = train_system(name, *patients, seconds=0.1)
         assert again.seconds == system.seconds and again.parameters == system.parameters
         assert (again.predict_table(test) == system.predict_table(test)).all()
 
@@ -116,28 +122,44 @@ def test_only_patients_that_are_learnt_from_are_cropped(patients):
 
 @pytest.mark.parametrize("true", [[True, True], [False, False], []])
 def test_candidates_of_one_kind_grow_no_forest_and_are_said_aloud(patients, tmp_path, monkeypatch, true):
-    import pandas as pd
-
-    monkeypatch.setattr(surveyed, "candidate_table", lambda cases: pd.DataFrame({"volume": 0, "true": np.array(true, bool)}))
+    found = pd.DataFrame({"volume": 0, "true": np.array(true, bool)})
+    monkeypatch.setattr(surveyed, "volumes", lambda table: [(table.head(1), [np.zeros((2, 2, 3), np.uint8)])])
+    monkeypatch.setattr(surveyed, "candidate_table", lambda cases: found)
+    empty = np.zeros((1, 2, 2))
+    cascade = SimpleNamespace(predict=lambda *_: (empty, empty > 0))
     with pytest.warns(UserWarning, match="not both true and false candidates"):
-        surveyed._grow(*patients, None, tmp_path / "forest.npz", tmp_path / "threshold.json")
+        surveyed._grow(*patients, cascade, tmp_path / "forest.npz", tmp_path / "threshold.json")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_clock_starts_when_the_first_batch_is_over(monkeypatch):
-    now = [0.0]
-    monkeypatch.setattr(surveyed.time, "monotonic", lambda: now[0])
-    clock = surveyed._Clock(1e-3, 10.0, 0.0)
-    clock.set_model(SimpleNamespace(optimizer=SimpleNamespace(learning_rate=0), stop_training=False))
-    clock.on_train_begin()
-    now[0] = 60.0  # tracing
-    assert clock.progress() == 0
-    clock.on_train_batch_end(0)
-    now[0] = 65.0
-    assert clock.progress() == pytest.approx(0.5) and not clock.model.stop_training
-    now[0] = 70.0
-    clock.on_train_batch_end(1)
-    assert clock.model.stop_training
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock of ten seconds after its first batch, at 60 s; wall and processor time are set by hand."""
+    times = {"wall": 0.0, "own": 0.0}
+    monkeypatch.setattr(surveyed.time, "monotonic", lambda: times["wall"])
+    monkeypatch.setattr(surveyed.time, "process_time", lambda: times["own"])
+    made = surveyed._Clock(1e-3, 10.0, 0.0)
+    made.set_model(SimpleNamespace(optimizer=SimpleNamespace(learning_rate=0), stop_training=False))
+    made.on_train_begin()
+    times.update(wall=60.0, own=60.0)  # tracing
+    assert made.progress() == 0
+    made.on_train_batch_end(0)
+    return made, times
+
+
+def test_the_clock_starts_when_the_first_batch_is_over(clock):
+    made, times = clock
+    times.update(wall=65.0, own=70.0)  # two cores
+    assert made.progress() == pytest.approx(0.5) and not made.model.stop_training
+    times.update(wall=70.0, own=80.0)
+    made.on_train_batch_end(1)
+    assert made.model.stop_training
+
+
+def test_the_clock_waits_while_others_have_the_processor(clock):
+    made, times = clock
+    times.update(wall=160.0, own=62.0)
+    assert made.progress() == pytest.approx(0.2)
 
 
 def test_what_was_done_once_is_not_done_again(tmp_path):

@@ -81,7 +81,7 @@ def test_the_forest_takes_out_a_candidate_or_leaves_it_as_it_was(least_voxels, s
 
 
 def test_without_a_forest_and_without_candidates_nothing_changes():
-    labels, hounsfield = labelled((64, 64), lesion=None)
+    _, hounsfield = labelled((64, 64), lesion=None)
     plain, _ = cascade().predict(pictures(hounsfield), range(5))
     for trees in (None, forest(least_voxels=10**6)):
         assert (Filtered(cascade(), trees, 0.5).predict(pictures(hounsfield), range(5))[0] == plain).all()
@@ -118,7 +118,7 @@ def test_the_tumour_network_gets_the_liver_that_was_found():
     kernel[0, 0, 0, 1] = -255
     asking.layers[1].set_weights([kernel, np.array([1000, 0.5], np.float32)])
     parts = hierarchy()
-    labels, hounsfield = labelled((64, 64))
+    _, hounsfield = labelled((64, 64))
     found, liver = Hierarchy(parts.coarse, parts.liver, asking).predict(pictures(hounsfield), range(5))
     inside = ellipse((64, 64), 0.45, 0.55, 0.2, 0.2)
     assert liver[2][inside].all() and not (found[2][inside] > 0.5).any()

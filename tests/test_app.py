@@ -319,6 +319,6 @@ def test_the_page_is_served_and_the_server_ends_cleanly(server):
     assert "application/vnd.jupyter.widget-view+json" in body, "the cell showed no widgets"
     out = Path(server.process.args[server.process.args.index("--output") + 1])
     assert len(list((out / "app").iterdir())) == 1
-    server.process.send_signal(signal.SIGINT)
+    server.process.send_signal(signal.SIGTERM)
     assert server.process.wait(timeout=60) == 0
     assert list((out / "app").iterdir()) == []

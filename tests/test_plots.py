@@ -390,6 +390,9 @@ FIGURES = {
     "mask_conversion": lambda: plots.mask_conversion([(BLANK, LIVER_AND_TUMOUR, "volume 103, slice 440")] * 3),
     "split_overview": lambda: plots.split_overview(MANY),
     "training_curves": lambda: plots.training_curves(LONG_HISTORY),
+    "dice_against_seconds": lambda: plots.dice_against_seconds(
+        {"report": LONG_HISTORY, "fast": LONG_HISTORY.assign(seconds=2.0)}, data="synthetic phantom"
+    ),
     "predictions": lambda: plots.predictions([LINE] * 3, marks=[drawing.Marks(0.7, 0.7, True)] * 3),
     "confusion_matrix": lambda: plots.confusion_matrix(
         pd.DataFrame([[12_345, 1], [0, 7]], pd.Index(["tumour", "no tumour"], name="true slices"), ["tumour", "no tumour"])
@@ -409,6 +412,13 @@ def test_words_are_large_enough_inside_the_figure_and_apart(name):
     figure = FIGURES[name]()
     assert misfits(figure) == []
     assert figure.get_size_inches()[0] <= 10
+
+
+def test_runs_are_drawn_against_the_seconds_they_took():
+    history = pd.DataFrame({"seconds": [2.0, 3.0, 1.0], "val_pooled_dice": [0.1, 0.5, 0.4]})
+    [axes] = plots.dice_against_seconds({"one": history}, data="a test").axes
+    [line] = axes.lines
+    assert line.get_xydata().tolist() == [[2.0, 0.1], [5.0, 0.5], [6.0, 0.4]]
 
 
 # --- scale and sides --------------------------------------------------------------------------

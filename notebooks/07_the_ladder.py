@@ -150,8 +150,8 @@ print(f"{last.seconds_per_training_image / first.seconds_per_training_image:.1f}
 #
 # No rung of this ladder has been climbed on real slices yet. The strong recipe was, on 20 LiTS volumes (every second
 # slice) in four folds by patient, 9 to 10 minutes of training a fold on two busy cores: tumour Dice per case 0.41
-# (0.28 to 0.54, 16 patients with tumour; by fold 0.31, 0.32, 0.40, 0.60; the liver 0.91 to 0.96 but for one
-# patient without contrast medium, whose liver was not found). Thresholds were chosen on three of these folds, so
+# (0.28 to 0.54, 16 patients with tumour; by fold 0.32, 0.32, 0.40, 0.60; the liver of 12 patients
+# 0.87 to 0.96; that of one without contrast medium was not found). Thresholds were chosen on three of these folds, so
 # the number flatters a little. Small lesions and a bright, exophytic one are missed; vessels and the gall bladder's
 # bed are taken for tumour. No number of this notebook's figures says anything about patients.
 

@@ -19,7 +19,8 @@
 # **You will learn:** what each adds to a plain network, what that costs, and why a table of papers ranks little.
 #
 # **You need:** scikit-learn and scikit-image (`pip install -e '.[survey]'`), and nothing else. Without
-# `LITS_DATA_ROOT` the patients are a synthetic abdomen (the *phantom*). About a minute and a half on two CPU cores.
+# `LITS_DATA_ROOT` the patients are a synthetic abdomen (the *phantom*). Two to three minutes on two
+# busy CPU cores.
 #
 # *For study only: not a medical device.*
 

@@ -55,7 +55,7 @@ def run_or_store(task):
     if task.folder.name == "slices" or (task.folder / "history.csv").exists():
         return run(task)
     for images, truth in (*task.training(0, 1).take(1), *task.validation(1).take(1)):
-        assert images.shape == truth.shape == (4, 32, 32, 3)
+        assert images.shape == truth.shape and images.shape[1:] == (32, 32, 3)
         assert images.numpy().max() <= 1 and (truth.numpy().sum(axis=-1) == 1).all()
     state_path(task.folder, 1).parent.mkdir(parents=True)
     task.network().save(state_path(task.folder, 1))

@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -31,7 +31,7 @@ from .inference import TUMOUR_CHANNEL, predict_batch
 from .masks import LIVER, TUMOUR, read_labels
 from .pictures import read_image
 from .postprocessing import filled, hysteresis
-from .regions import GREEN, Region, liver_crops, liver_region, put_back, through
+from .regions import GREEN, liver_crops, liver_region, put_back, through
 from .runs import load_checkpoint, read_history, run_folder, state_path
 from .settings import Settings
 from .training import Task, class_network, run
@@ -341,22 +341,40 @@ class Cascade:
                 yield probability > self.threshold, float(probability.max())
 
     def predict_table(self, table: pd.DataFrame) -> np.ndarray:
-        """Tumour probabilities of a slice table of whole volumes, at native resolution, in its order.
+        """:func:`predict_table` by this cascade."""
+        return predict_table(self.predict, table)
 
-        float16 array (slices, rows, columns); slices must all have one size.
-        """
-        sizes = table[["height", "width"]].drop_duplicates()
-        if len(sizes) != 1:
-            raise DataError(f"slices of {len(sizes)} sizes: predict them volume by volume, with `predict`")
-        found = np.zeros((len(table), *sizes.iloc[0]), np.float16)
-        place = pd.Series(np.arange(len(table)), index=table.index)
-        bar = tqdm(total=len(table), desc="predicting", unit="slice")
-        for _, rows in table.sort_values(["volume", "slice"]).groupby("volume"):
-            pictures = [read_image(path) for path in rows.image_path]
-            found[place[rows.index]] = self.predict(pictures, rows.slice.tolist())[0]
-            bar.update(len(rows))
-        bar.close()
-        return found
+
+def predict_table(predict: Callable, table: pd.DataFrame) -> np.ndarray:
+    """Tumour probabilities of a slice table of whole volumes, at native resolution, in its order.
+
+    Parameters
+    ----------
+    predict : function of (pictures, numbers)
+        As :meth:`Cascade.predict`.
+    table : DataFrame
+
+    Returns
+    -------
+    float16 array (slices, rows, columns)
+
+    Raises
+    ------
+    DataError
+        If slices have several sizes.
+    """
+    sizes = table[["height", "width"]].drop_duplicates()
+    if len(sizes) != 1:
+        raise DataError(f"slices of {len(sizes)} sizes: predict them volume by volume, with `predict`")
+    found = np.zeros((len(table), *sizes.iloc[0]), np.float16)
+    place = pd.Series(np.arange(len(table)), index=table.index)
+    bar = tqdm(total=len(table), desc="predicting", unit="slice", delay=2)
+    for _, rows in table.sort_values(["volume", "slice"]).groupby("volume"):
+        pictures = [read_image(path) for path in rows.image_path]
+        found[place[rows.index]] = predict(pictures, rows.slice.tolist())[0]
+        bar.update(len(rows))
+    bar.close()
+    return found
 
 
 def _in_batches(model: keras.Model, images: np.ndarray, *, flips: bool) -> np.ndarray:

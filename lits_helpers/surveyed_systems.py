@@ -16,8 +16,7 @@ from tqdm.auto import tqdm
 
 from .candidate_filter import CandidateFilter, filter_candidates
 from .candidates import candidate_features
-from .cascade import BATCH, Cascade
-from .files import DataError
+from .cascade import BATCH, Cascade, predict_table
 from .generators import resize_image
 from .inference import TUMOUR_CHANNEL, enlarged, predict_batch
 from .masks import THRESHOLD, TUMOUR
@@ -69,14 +68,7 @@ class System:
 
         float16 array (slices, rows, columns); slices must all have one size.
         """
-        sizes = table[["height", "width"]].drop_duplicates()
-        if len(sizes) != 1:
-            raise DataError(f"slices of {len(sizes)} sizes: predict them volume by volume, with `predictor.predict`")
-        found = np.zeros((len(table), *sizes.iloc[0]), np.float16)
-        place = pd.Series(np.arange(len(table)), index=table.index)
-        for rows, pictures in volumes(table):
-            found[place[rows.index]] = self.predictor.predict(pictures, rows.slice.tolist())[0]
-        return found
+        return predict_table(self.predictor.predict, table)
 
 
 def volumes(table: pd.DataFrame) -> Iterator[tuple[pd.DataFrame, list[np.ndarray]]]:

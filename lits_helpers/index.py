@@ -130,8 +130,6 @@ def build_index(
         raise DataError(f"no masks in {found.folder}: its {len(found.cases)} {found.kind} serve for prediction only")
     if found.kind == "volumes":
         pairs, spacing = _slices_of_volumes(found, output_root, skip_problems, executor)
-    else:
-        spacing = _spacing_beside(pairs, layouts)
     coding = _coding(found, pairs, mask_meaning)
     if coding is not None:
         pairs, unreadable = _relabelled(pairs, coding, output_root, executor)
@@ -150,7 +148,10 @@ def build_index(
         warnings.warn(f"left out: {report}", stacklevel=2)
     if bad.all():
         raise DataError(f"not one usable pair below {root}: {problems[0]}")
-    table = table[~bad].drop(columns="problem").reset_index(drop=True).join(spacing, on="volume")
+    table = table[~bad].drop(columns="problem").reset_index(drop=True)
+    if found.kind == "slices":
+        spacing = _spacing_beside(table, layouts)
+    table = table.join(spacing, on="volume")
     if coding is not None:
         return table.assign(coding=coding.name, small_tumours_known=coding.tumours_known)
     ambiguous = (table.coding == "labels").all() and table.liver_pixels.any() and not table.tumour_pixels.any()
@@ -163,15 +164,17 @@ def build_index(
 
 
 def _spacing_beside(table: pd.DataFrame, layouts: list[Layout]) -> pd.DataFrame:
-    """Spacing of those volumes of the table that lie as NIfTI below the same root."""
+    """Spacing of those volumes of the table that lie as NIfTI below the same root, in the same size."""
     slices = table.groupby("volume").slice.max() + 1
+    sizes = table.groupby("volume")[["height", "width"]].agg(["min", "max"])
     rows = {}
     for volumes in layouts:
         if volumes.name in ("lits-nifti", "decathlon"):
             for case in volumes.cases.itertuples():
                 if slices.get(case.volume) == case.slices:
                     geometry = read_geometry(case.image_path)
-                    if not geometry.is_identity:
+                    _, height, width = geometry.screen_shape  # slices may have been made smaller
+                    if not geometry.is_identity and sizes.loc[case.volume].tolist() == [height, height, width, width]:
                         rows[case.volume] = geometry.spacing
     return pd.DataFrame.from_dict(rows, "index", columns=SPACING)
 

@@ -300,6 +300,16 @@ def test_slices_take_the_spacing_of_a_volume_beside_them_that_is_as_long(patient
     assert table.slice_mm[table.volume == 3].isna().all()
 
 
+def test_slices_of_another_size_than_the_volume_beside_them_get_no_spacing(patients, tmp_path):
+    write_layout(tmp_path / "data" / "slices", "paired-slices", patients)
+    for path in (tmp_path / "data" / "slices").rglob("*.png"):
+        picture = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+        cv2.imwrite(str(path), picture[: len(picture) // 2])
+    write_layout(tmp_path / "data" / "volumes", "lits-nifti", patients)
+    table = build_index(tmp_path / "data", tmp_path / "out", layout="paired-slices")
+    assert table[["slice_mm", "row_mm", "column_mm"]].isna().all(axis=None)
+
+
 def test_an_identity_affine_gives_no_spacing(patients, tmp_path):
     write_layout(tmp_path / "data", "lits-nifti", patients)
     for path in (tmp_path / "data").rglob("*-3.nii*"):

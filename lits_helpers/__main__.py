@@ -118,6 +118,9 @@ def _parser() -> argparse.ArgumentParser:
     for sub in (evaluate, predict):
         sub.add_argument("--flips", action="store_true", help="average over mirrored slices: four times the work; a cascade always does")
     predict.add_argument(
+        "--skip-air", action="store_true", help="leave out slices that show no body; a cascade sees whole volumes"
+    )
+    predict.add_argument(
         "--model", metavar="FILE", required=True, help="a .keras file or cascade folder from training, or an exported .xml or .onnx"
     )
     return parser
@@ -195,12 +198,15 @@ def _index(settings: Settings, options: argparse.Namespace) -> None:
 def _split_table(settings: Settings, options: argparse.Namespace):
     from .audit import load_patient_split
     from .index import load_slices
-    from .splits import split_slices, without_test
+    from .splits import one_watched, split_slices, without_test
 
-    kind = options.split or ("all" if RECIPES[settings.recipe].cascade else "patient")
+    cascade = RECIPES[settings.recipe].cascade
+    kind = options.split or ("all" if cascade else "patient")
     if kind != "slice":
         table = load_patient_split(settings, skip_problems=options.skip_problems)
-        return without_test(table) if kind == "all" else table
+        if kind == "all":  # a cascade stops by the clock; other recipes keep the epoch that validates best
+            return one_watched(table) if cascade else without_test(table)
+        return table
     return split_slices(load_slices(settings, skip_problems=options.skip_problems), seed=settings.seed)
 
 
@@ -376,23 +382,24 @@ def _export(settings: Settings, options: argparse.Namespace) -> None:
 
 
 def _predict(settings: Settings, options: argparse.Namespace) -> None:
-    from .inference import predict_files, predict_scan
+    from .inference import predict_files, predict_scan, shows_body
     from .layouts import choose, find_layouts
     from .phantom import ensure_phantom
 
     model = _network(options.model, settings)
     folder = settings.output_root / "predictions"
+    chosen = dict(flips=options.flips, wanted=shows_body if options.skip_air else None)
     scans = [(path, options.series) for path in options.scans]
     if not scans:
         found = choose(find_layouts(ensure_phantom(settings)), settings.layout)
         if found.kind == "slices":
-            print(f"masks and list: {shown(predict_files(model, found.cases, folder, flips=options.flips))}")
+            print(f"masks and list: {shown(predict_files(model, found.cases, folder, **chosen))}")
             return
         scans = list(zip(found.cases.image_path, found.cases.image_series))
     problems = []
     for path, series in scans:
         try:
-            print(shown(predict_scan(model, path, folder, series=series, dicom_seg=options.dicom_seg, flips=options.flips)))
+            print(shown(predict_scan(model, path, folder, series=series, dicom_seg=options.dicom_seg, **chosen)))
         except DataError as error:
             problems.append(str(error))
     if problems:

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from dataclasses import replace
 
+import numpy as np
 import pandas as pd
 import pytest
 import tensorflow as tf
@@ -14,6 +15,7 @@ from lits_helpers.model import unet
 from lits_helpers.phantom import phantom_volume
 from lits_helpers.phantom_layouts import write_layout
 from lits_helpers.recipes import RECIPES
+from lits_helpers.volumes import read_volume, write_nifti
 
 SMALL = dict(
     image_size=32, filters=2, depth=2, momentum=0.9, prior=0.1,
@@ -327,6 +329,18 @@ def test_flips_change_what_is_predicted(run, untrained, tmp_path):
         assert run("predict", "--model", untrained, *flips)[0] == 0
         listed.append(pd.read_csv(tmp_path / "out" / "predictions" / "predictions.csv").highest_probability)
     assert (listed[0] != listed[1]).any()
+
+
+def test_slices_of_air_are_left_out_if_asked_for(run, tmp_path):
+    unet((32, 32, 3), filters=2, depth=2, prior=0.9).save(tmp_path / "all.keras")  # calls all of a slice tumour
+    hounsfield = np.full((2, 64, 64), 40, np.int16)
+    hounsfield[0] = -1000
+    write_nifti(tmp_path / "scan.nii.gz", hounsfield, (5.0, 1.0, 1.0))
+    for options, shares in (([], [1, 1]), (["--skip-air"], [0, 1])):
+        command = ["predict", "--model", str(tmp_path / "all.keras"), *options, str(tmp_path / "scan.nii.gz")]
+        assert run(*command)[0] == 0
+        labels = read_volume(tmp_path / "out" / "predictions" / "scan_prediction.nii.gz").hounsfield
+        assert (labels == 2).mean(axis=(1, 2)).tolist() == shares
 
 
 def test_a_split_without_test_is_stored_under_its_own_name(run, tmp_path):

@@ -7,8 +7,8 @@ import pytest
 from lits_helpers.files import DataError
 from lits_helpers.index import build_index
 from lits_helpers.splits import (
-    check_patient_split, fold_patients, fold_split, load_folds, save_split, split_patients, split_slices,
-    without_test,
+    check_patient_split, fold_patients, fold_split, load_folds, one_watched, save_split, split_patients,
+    split_slices, without_test,
 )
 
 
@@ -273,3 +273,22 @@ def test_without_test_its_patients_train_and_validation_stays(table):
     assert set(joined.split) == {"train", "validation"}
     assert (split.split == "test").any()  # the table given is left as it is
     check_patient_split(joined)
+
+
+def test_one_validation_patient_with_a_tumour_is_watched_and_all_others_train(table):
+    split = split_patients(table)
+    watched = one_watched(split)
+    kept = watched[watched.split == "validation"]
+    assert kept.volume.nunique() == 1 and (kept.diagnosis == 2).any()
+    assert set(split.split[split.volume == kept.volume.iloc[0]]) == {"validation"}
+    assert len(kept) == (table.volume == kept.volume.iloc[0]).sum()
+    assert set(watched.split[watched.volume != kept.volume.iloc[0]]) == {"train"}
+    check_patient_split(watched)
+
+
+def test_without_tumours_in_validation_any_of_its_patients_is_watched():
+    split = pd.DataFrame({
+        "volume": [1, 1, 2, 3, 4], "patient": [7, 7, 5, 8, 8], "diagnosis": [2, 1, 1, 2, 0],
+        "split": ["train", "train", "validation", "test", "test"],
+    })
+    assert one_watched(split).split.tolist() == ["train", "train", "validation", "train", "train"]

@@ -40,6 +40,11 @@ WIDGETS = {
 HISTORY = "epoch,loss,val_loss,seconds\n1,0.9,1.0,3\n2,0.7,0.8,3\n3,0.6,0.7,3\n"
 
 
+# Voila's own page links the icons of Font Awesome there, and offline, as it is made here, says so on the
+# console. No widget of ours shows an icon.
+HARMLESS = ("cdn.jsdelivr.net/npm/@fortawesome",)
+
+
 @dataclass
 class Visit:
     """A page, what went wrong on it, and what it wanted from elsewhere."""
@@ -48,6 +53,10 @@ class Visit:
     name: str
     errors: list[str] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)
+
+    def faults(self):
+        """Errors on the console that are not known to be harmless."""
+        return [error for error in self.errors if not any(words in error for words in HARMLESS)]
 
     def widget(self, name):
         return self.page.locator(f".{name}")

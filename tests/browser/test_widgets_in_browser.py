@@ -11,16 +11,6 @@ from driving import HISTORY, WIDGETS
 pytestmark = pytest.mark.browser
 
 
-# Voila's own page links the icons of Font Awesome there, and offline, as it is made here, says so on the
-# console. No widget of ours shows an icon.
-HARMLESS = ("cdn.jsdelivr.net/npm/@fortawesome",)
-
-
-def faults(visit):
-    """Errors on the console that are not known to be harmless."""
-    return [error for error in visit.errors if not any(words in error for words in HARMLESS)]
-
-
 def wait_for_pictures(visit):
     for name in WIDGETS:
         visit.widget(name).locator("img").wait_for()
@@ -76,7 +66,7 @@ def drive_all(visit, capsys):
         visit.keep(name)
     visit.keep()
     assert unchanged == []
-    assert faults(visit) == []
+    assert visit.faults() == []
 
 
 def test_the_monitor_sees_new_epochs_by_itself(visit, voila, notebook):
@@ -90,7 +80,7 @@ def test_the_monitor_sees_new_epochs_by_itself(visit, voila, notebook):
         monitor.get_by_text("4 epochs finished").wait_for()
     finally:
         history.write_text(HISTORY)
-    assert faults(found) == []
+    assert found.faults() == []
 
 
 def test_on_a_phone_nothing_is_wider_than_the_page(visit, voila):

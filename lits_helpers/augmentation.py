@@ -128,6 +128,9 @@ class Augmentation:
         Probability that a slice with liver gets synthetic lesions, in image and mask
         (:func:`lits_helpers.synthesis.implant_lesions`). Made for the liver crops of
         :mod:`lits_helpers.regions`.
+    distractors : float
+        Probability that such a slice gets a dark body across the liver's edge that is no liver
+        (:func:`lits_helpers.synthesis.implant_distractor`), before its lesions.
 
     References
     ----------
@@ -152,6 +155,7 @@ class Augmentation:
     low_resolution: float = 1.0
     intensity_probability: float = 0.2
     lesions: float = 0.0
+    distractors: float = 0.0
 
     def __post_init__(self):
         for name in ("brightness", "contrast"):
@@ -160,7 +164,7 @@ class Augmentation:
         for name, least in (("gamma", 0), ("noise", 0), ("blur", 0), ("low_resolution", 1)):
             if not getattr(self, name) >= least:  # catches NaN too
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
-        for name in ("intensity_probability", "lesions"):
+        for name in ("intensity_probability", "lesions", "distractors"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be from 0 to 1, got {getattr(self, name)}")
 

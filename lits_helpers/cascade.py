@@ -11,7 +11,6 @@ A trained cascade is a folder: ``liver.keras``, ``tumour.keras`` and ``cascade.j
 from __future__ import annotations
 
 import json
-import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -41,15 +40,17 @@ from .windows import three_channels
 STAGES = {
     "tiny": {
         "liver": dict(image_size=128, filters=32, depth=3, batch_size=16, learning_rate=3e-3),
-        "tumour": dict(image_size=192, filters=16, depth=4, batch_size=8, learning_rate=2e-3),
+        "tumour": dict(image_size=192, filters=16, depth=4, batch_size=12, learning_rate=2e-3),
     },
     "full": {
         "liver": dict(image_size=128, filters=32, depth=4, batch_size=32, learning_rate=3e-3),
         "tumour": dict(image_size=320, filters=48, depth=4, batch_size=16, learning_rate=1.5e-3),
     },
 }
+WINDOWS = {"tiny": 128, "full": 224}  # of its crops, what the second network learns from at once
 MINUTES = {"tiny": 10.0, "full": 720.0}  # of the whole training, unless told otherwise
 LIVER_SHARE = 0.2  # of the minutes
+PASSES = 4  # over the training slices in an epoch: each is validated and stored, which takes time
 # No flips for the liver: it has its side, and slices of one source lie one way. Contrast medium, or none,
 # changes brightness by up to half.
 AUGMENTATIONS = {
@@ -59,7 +60,8 @@ AUGMENTATIONS = {
     ),
     "tumour": Augmentation(
         rotation=20, shift=0.1, shear=0.05, zoom=0.2,
-        brightness=0.05, contrast=0.25, noise=0.05, blur=1.0, intensity_probability=0.3, lesions=0.6,
+        brightness=0.05, contrast=0.25, noise=0.05, blur=1.0, intensity_probability=0.3,
+        lesions=0.4, distractors=0.35,
     ),
 }
 # A lesion is what passes the lower probability and, somewhere, the higher: chosen on validation patients of
@@ -150,8 +152,11 @@ def train_cascade(settings: Settings, table: pd.DataFrame, *, minutes: float | N
 
     for name in STAGES[settings.profile]:
         last = state_path(folder / name, len(read_history(folder / name)))
+        stage = _stage_settings(settings, name)
+        network = class_network(stage)  # for whole crops, where it learned from parts of them
+        network.set_weights(load_checkpoint(last, _seen(stage, name)).get_weights())
         with atomic_path(folder / f"{name}.keras") as temporary:
-            shutil.copy2(last, temporary)
+            network.save(temporary)
     with atomic_path(folder / "cascade.json") as temporary:
         sizes = {name: _stage_settings(settings, name).image_size for name in STAGES[settings.profile]}
         temporary.write_text(json.dumps({"sizes": sizes, "threshold": THRESHOLD, "minutes": minutes}, indent=2))
@@ -161,7 +166,7 @@ def train_cascade(settings: Settings, table: pd.DataFrame, *, minutes: float | N
 def cascade_folder(settings: Settings, table: pd.DataFrame) -> Path:
     """Where the cascade of these settings and this split lies, below the output root."""
     key = run_folder(settings, table, AUGMENTATIONS["tumour"]).name.rpartition("-")[2]
-    key = fingerprint([], key, STAGES[settings.profile])[:8]  # networks of other sizes cannot be gone on from
+    key = fingerprint([], key, STAGES[settings.profile], WINDOWS[settings.profile])[:8]  # networks of other sizes cannot be gone on from
     return settings.output_root / "runs" / f"{settings.profile}-strong-{key}"
 
 
@@ -182,6 +187,11 @@ def _stage_settings(settings: Settings, name: str) -> Settings:
     return replace(settings, **STAGES[settings.profile][name], recipe="strong")
 
 
+def _seen(settings: Settings, name: str) -> int:
+    """Rows and columns that a stage's network learns from at once."""
+    return WINDOWS[settings.profile] if name == "tumour" else settings.image_size
+
+
 def _task(
     settings: Settings, name: str, table: pd.DataFrame, cache: SliceCache, folder: Path, *, seconds: float
 ) -> Task:
@@ -189,21 +199,24 @@ def _task(
     for side, rows in sides.items():
         if rows.empty:
             raise DataError(f"no {side} slice shows a liver: a cascade needs patients with livers on both sides")
+    seen = _seen(settings, name)
+    window = None if seen == settings.image_size else seen
 
     def training(first_epoch: int, replicas: int) -> tf.data.Dataset:
-        return batches(
+        one_pass = batches(
             cache, sides["train"], settings.batch_size, augmentation=AUGMENTATIONS[name],
-            balanced=True, by_volume=True, seed=settings.seed, first_epoch=first_epoch, classes=3,
+            balanced=True, by_volume=True, seed=settings.seed, first_epoch=PASSES * first_epoch, classes=3, window=window,
         ).take(max(1, len(sides["train"]) // settings.batch_size))
+        return one_pass.repeat(PASSES)
 
     def validation(replicas: int) -> tf.data.Dataset:
         step = 2 if len(sides["validation"]) > 50 else 1  # every second slice will do to watch by
-        return batches(cache, sides["validation"].iloc[::step], settings.batch_size, classes=3)
+        return batches(cache, sides["validation"].iloc[::step], settings.batch_size, classes=3, window=window)
 
     return Task(
-        folder=folder / name, settings=settings, table=table, size=settings.image_size,
+        folder=folder / name, settings=settings, table=table, size=seen,
         batch_size=settings.batch_size, epochs=10_000,
-        network=lambda: class_network(settings), training=training, validation=validation,
+        network=lambda: class_network(replace(settings, image_size=seen)), training=training, validation=validation,
         adapting=lambda spent: [ClockSchedule(settings.learning_rate, seconds, spent)], seconds=seconds,
     )
 

@@ -13,6 +13,7 @@ import pandas as pd
 from .cases import burden_errors, score_cases
 from .comparability import comparable_rows
 from .data_plots import comparability_card
+from .drawing import slice_marks
 from .failures import counted_reasons, explained
 from .files import fingerprint, shown
 from .html_report import Section, write_html
@@ -271,14 +272,13 @@ def _gallery(table: pd.DataFrame, probabilities: np.ndarray, found: Evaluation) 
     places = {key: place for place, key in enumerate(zip(table.volume, table.slice, strict=True))}
     figures = []
     for kind, lesions in _gallery_rows(found.lesions).groupby("kind", sort=False):
+        rows = table.iloc[[places[key] for key in zip(lesions.volume, lesions.slice, strict=True)]]
         cases = []
-        for lesion in lesions.itertuples():
-            place = places[lesion.volume, lesion.slice]
-            row = table.iloc[place]
+        for lesion, row in zip(lesions.itertuples(), rows.itertuples(), strict=True):
             truth = read_labels(row.mask_path) == TUMOUR
-            probability = enlarged(probabilities[place], truth.shape)
+            probability = enlarged(probabilities[places[lesion.volume, lesion.slice]], truth.shape)
             title = f"volume {lesion.volume}, slice {lesion.slice}\n{lesion.reason}"
             cases.append((read_image(row.image_path), truth, probability, title))
-        figure = predictions(cases, threshold=found.threshold)
+        figure = predictions(cases, threshold=found.threshold, marks=slice_marks(rows))
         figures.append((figure, f"{kind.capitalize()} lesions, the largest first."))
     return figures

@@ -28,7 +28,7 @@ from .augmentation import Augmentation, change_intensity, warp_in_place
 from .files import DataError, fingerprint, require_free_space
 from .masks import LIVER, LIVER_AND_TUMOUR, TUMOUR, read_labels
 from .pictures import read_image
-from .synthesis import implant_lesions
+from .synthesis import implant_distractor, implant_lesions
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -209,10 +209,12 @@ def iterate_batches(
     *,
     augmentation: Augmentation | None,
     random: np.random.Generator | None,
+    window: int | None = None,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """One epoch as uint8 batches: images (n, size, size, 3) and labels (n, size, size).
 
     Shuffled if ``random`` is given, which ``augmentation`` needs too. The last batch may be short.
+    ``window`` as for :func:`batches`.
     """
     size = cache.labels.shape[1]
     if random is not None:
@@ -222,9 +224,15 @@ def iterate_batches(
         images, labels = cache.images[chosen], cache.labels[chosen]
         if maps:
             warp_in_place(images, labels, maps)
-        for image, mask, seed in zip(images, labels, seeds):  # none, or one an image
-            if seed:
-                implant_lesions(image, mask, np.random.default_rng(seed))
+        drawing = [np.random.default_rng(seed) for seed in seeds]  # none, or one an image
+        for image, mask, draws in zip(images, labels, drawing):
+            if draws.random() < augmentation.distractors:
+                implant_distractor(image, mask, draws)
+            if draws.random() < augmentation.lesions:
+                implant_lesions(image, mask, draws)
+        if window:
+            parts = [_window(mask, window, draws) for mask, draws in itertools.zip_longest(labels, drawing)]
+            images, labels = (np.stack([whole[part] for whole, part in zip(of, parts)]) for of in (images, labels))
         for image, change in zip(images, intensities):  # no change at all, or one an image
             image[:] = change_intensity(image, change)
         return images, labels
@@ -242,13 +250,27 @@ def iterate_batches(
                 matrices = augmentation.matrices(random, len(chosen), size)
                 maps = [(matrix, augmentation.displacement(random, size)) for matrix in matrices]
                 intensities = augmentation.intensities(random, len(chosen))
-                if augmentation.lesions:
-                    seeds = random.integers(1, 2**63, size=len(chosen)) * (random.random(len(chosen)) < augmentation.lesions)
-            ahead.append(pool.submit(changed, chosen, maps, intensities, list(seeds)))
+                if augmentation.lesions or augmentation.distractors or window:
+                    seeds = random.integers(2**63, size=len(chosen)).tolist()
+            ahead.append(pool.submit(changed, chosen, maps, intensities, seeds))
             if len(ahead) > threads:
                 yield ahead.popleft().result()
         while ahead:
             yield ahead.popleft().result()
+
+
+def _window(labels: np.ndarray, window: int, random: np.random.Generator | None) -> tuple[slice, slice]:
+    """Where a window lies: about a random pixel of liver or tumour, or about the middle one."""
+    size = labels.shape[0]
+    places = np.flatnonzero(labels)
+    if not len(places):
+        centre = (size // 2, size // 2)
+    elif random is None:
+        centre = np.median(np.unravel_index(places, labels.shape), axis=1)
+    else:
+        centre = divmod(int(random.choice(places)), size)
+    starts = [min(max(0, int(middle) - window // 2), size - window) for middle in centre]
+    return tuple(slice(start, start + window) for start in starts)
 
 
 def batches(
@@ -262,6 +284,7 @@ def batches(
     seed: int | None = None,
     first_epoch: int = 0,
     classes: int = 1,
+    window: int | None = None,
 ) -> tf.data.Dataset:
     """Batches for ``fit``: what the report's ``train_generator`` gives, from the cache.
 
@@ -289,6 +312,10 @@ def batches(
         Number of the epoch that the first pass over the data set is.
     classes : int
         1: the truth is the tumour. 3: one channel each for background, liver and tumour.
+    window : int, optional
+        Rows and columns of a part that is cut out of each slice, and all that is given: about a random
+        pixel of liver or tumour where slices are augmented, else about their middle. A network spends
+        its time there, and takes whole slices afterwards.
 
     Returns
     -------
@@ -320,12 +347,13 @@ def batches(
             else:
                 chosen = [np.resize(random.permutation(k), half) for k, half in zip(kinds, halves, strict=True)]
             chosen = np.concatenate(chosen)
-        return iterate_batches(cache, chosen, batch_size, augmentation=augmentation, random=random)
+        return iterate_batches(cache, chosen, batch_size, augmentation=augmentation, random=random, window=window)
 
     def prepared(images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         truth = tf.one_hot(labels, 3) if classes == 3 else tf.cast(labels[..., None] == TUMOUR, tf.float32)
         return tf.cast(images, tf.float32) / 255, truth
 
+    size = window or size
     signature = (
         tf.TensorSpec((None, size, size, 3), tf.uint8),
         tf.TensorSpec((None, size, size), tf.uint8),

@@ -24,17 +24,16 @@ import tensorflow as tf
 from tqdm.auto import tqdm
 
 from .augmentation import Augmentation
-from .blocks import segmenter
-from .cascade import AUGMENTATIONS, BATCH, LIVER_SHARE, STAGES, Cascade, ClockSchedule, region_cache
+from .cascade import AUGMENTATIONS, BATCH, LIVER_SHARE, PASSES, STAGES, WINDOWS, Cascade, ClockSchedule, region_cache
 from .files import DataError, atomic_path, fingerprint
 from .generators import SliceCache, batches, decode_slices, resize_image
 from .inference import TUMOUR_CHANNEL, enlarged, predict_batch
 from .losses import LOSSES
-from .masks import THRESHOLD, TUMOUR, read_labels
+from .masks import TUMOUR, read_labels
 from .metrics import PooledDice, TumourDice, bce_dice_loss
-from .model import unet
 from .pictures import read_image
-from .runs import REPORT_AUGMENTATION, load_checkpoint, read_history, run_folder, state_path
+from .rungs import FINDER, LADDER, Rung
+from .runs import load_checkpoint, read_history, run_folder, state_path
 from .scoring import overlap
 from .settings import Settings
 from .training import Task, compiled, run
@@ -51,142 +50,10 @@ SIZES = {
         profile: {"rung": stages["tumour"], "liver": stages["liver"]} for profile, stages in STAGES.items()
     },
 }
+PARTS = {"phantom": 48, **WINDOWS}  # rows and columns that a rung with windows learns from at once
 SECONDS = {"phantom": 4.0, "tiny": 300.0, "full": 4 * 3600.0}  # of training a rung, unless told otherwise
 COST_DEPTH = 4  # poolings of the report's network, which with 64 filters has 31 million parameters
 LARGEST = {"phantom": 16, "tiny": 64, "full": 64}  # filters that the cost ladder trains; more are timed
-PASSES = 4  # over the training slices in an epoch: each is validated and stored, which takes time
-CLASS_THRESHOLD = 0.5  # of the tumour's probability, for networks of three classes
-
-
-@dataclass(frozen=True)
-class Rung:
-    """A way to train: what differs from rung to rung.
-
-    Attributes
-    ----------
-    name, words : str
-        Short, for figures; and what it is, for tables.
-    classes : int
-        1: tumour against all else. 3: background, liver, tumour, one within the other.
-    loss : str
-        ``"report"``, cross-entropy plus Dice of one class; of three, one of :data:`lits_helpers.losses.LOSSES`.
-    block : str
-        ``"report"`` is the report's U-Net; ``"plain"`` and ``"residual"`` are those of
-        :func:`lits_helpers.blocks.segmenter`, whose choices the next four are.
-    norm : str
-    attention, deep_supervision : bool
-    stem : int
-    filters, depth : int, optional
-        Channels of the first level, and poolings; by default those of :data:`SIZES`.
-    region : bool
-        The liver's region with its brightness taken out (:mod:`lits_helpers.regions`), not whole slices.
-    neighbours : bool
-        The slices before and after as well; in the region.
-    by_volume : bool
-        Every patient comes equally often in training. Half of the slices show tumour in any case.
-    intensity : bool
-        Turned by up to 20 degrees, brighter or darker, noisy, blurred: the strong recipe's augmentation. Else
-        the report's.
-    lesions : bool
-        Synthetic lesions in training; in the region.
-    flips : bool
-        Average over mirrored slices in prediction. Trains nothing: a rung that differs in this alone shares
-        its network.
-    """
-
-    name: str
-    words: str
-    classes: int = 1
-    loss: str = "report"
-    block: str = "report"
-    norm: str = "batch"
-    attention: bool = False
-    deep_supervision: bool = False
-    stem: int = 1
-    filters: int | None = None
-    depth: int | None = None
-    region: bool = False
-    neighbours: bool = False
-    by_volume: bool = False
-    intensity: bool = False
-    lesions: bool = False
-    flips: bool = False
-
-    def __post_init__(self):
-        if (self.classes == 1) != (self.loss == "report"):
-            raise ValueError(f"{self.name}: one class goes with the report's loss, three with one of {list(LOSSES)}")
-        if self.loss not in ("report", *LOSSES):
-            raise ValueError(f"{self.name}: loss is {self.loss!r}: choose from {['report', *LOSSES]}")
-        if self.block == "report" and (self.classes, self.stem) != (1, 1):
-            raise ValueError(f"{self.name}: the report's network has one class and no stem: take block 'plain'")
-        if self.region and self.classes == 1:
-            raise ValueError(f"{self.name}: a network in the liver's region tells three classes apart")
-        if (self.neighbours or self.lesions) and not self.region:
-            raise ValueError(f"{self.name}: neighbours and synthetic lesions are those of the liver's region")
-
-    @property
-    def threshold(self) -> float:
-        """Of the tumour's probability: the report's for one class, 0.5 for three."""
-        return THRESHOLD if self.classes == 1 else CLASS_THRESHOLD
-
-    @property
-    def augmentation(self) -> Augmentation:
-        """Of the training slices."""
-        chosen = AUGMENTATIONS["tumour"] if self.intensity else REPORT_AUGMENTATION
-        return replace(chosen, lesions=AUGMENTATIONS["tumour"].lesions if self.lesions else 0.0)
-
-    def network(self, settings: Settings) -> keras.Model:
-        """Its network, not compiled; of the settings' size, and their filters and depth unless it has its own."""
-        size, parts = settings.image_size, dict(filters=self.filters or settings.filters, depth=self.depth or settings.depth)
-        if self.block == "report":
-            return unet((size, size, 3), momentum=settings.momentum, prior=settings.prior, **parts)
-        inputs = keras.Input((size, size, 3))
-        middle_only = self.region and not self.neighbours
-        seen = inputs[..., 1:2] if middle_only else inputs
-        made = segmenter(
-            tuple(seen.shape[1:]), classes=self.classes, stem=self.stem, block_kind=self.block, norm=self.norm,
-            attention=self.attention, deep_supervision=self.deep_supervision,
-            prior=settings.prior if self.classes == 1 else None, **parts,
-        )
-        return keras.Model(inputs, made(seen)) if middle_only else made
-
-
-def _steps(first: Rung, *steps: tuple[str, str, dict[str, object]]) -> tuple[Rung, ...]:
-    """Rungs that keep all choices of the one before but those given."""
-    rungs = [first]
-    for name, words, choices in steps:
-        rungs.append(replace(rungs[-1], name=name, words=words, **choices))
-    return tuple(rungs)
-
-
-LADDER = _steps(
-    Rung("report", "the report's U-Net, loss and augmentation: whole slices, tumour against all else"),
-    ("own blocks", "each convolution normalised, leaky ReLU", dict(block="plain")),
-    ("three classes", "background, liver and tumour, one within the other", dict(classes=3, loss="class")),
-    ("coarse stem", "the first convolution halves rows and columns: more steps in the same time", dict(stem=2)),
-    ("liver region", "the liver's region as a first network finds it, its brightness taken out", dict(region=True)),
-    ("neighbours", "the slices before and after as two more channels", dict(neighbours=True)),
-    ("by patient", "every patient equally often, however few its tumour slices", dict(by_volume=True)),
-    ("intensity", "turned by up to 20 degrees, brightness, contrast, noise, blur", dict(intensity=True)),
-    ("lesions", "synthetic lesions put into livers", dict(lesions=True)),
-    ("flips", "mean over mirrored slices in prediction", dict(flips=True)),
-)
-# Each differs in one choice from the last rung that trains.
-_TOP = LADDER[-2]
-ALTERNATIVES = tuple(
-    replace(_TOP, name=name, words=words, **choices)
-    for name, words, choices in (
-        ("residual", "what comes into a block is added to what leaves it", dict(block="residual")),
-        ("group norm", "normalised in groups of channels of one slice", dict(norm="group")),
-        ("instance norm", "normalised channel by channel of one slice", dict(norm="instance")),
-        ("attention", "skip connections weighed pixel by pixel", dict(attention=True)),
-        ("deep supervision", "an answer from each level of the decoder", dict(deep_supervision=True)),
-        ("Jaccard", "Jaccard loss alone", dict(loss="jaccard")),
-        ("focal Tversky", "focal Tversky loss, which weighs misses more", dict(loss="focal-tversky")),
-    )
-)
-# As the cascade's first network learns, but with as many filters as SIZES says.
-_FINDER = Rung("liver", "finds the liver", classes=3, loss="class", block="plain", stem=2, by_volume=True)
 
 
 class StepClock(ClockSchedule):
@@ -298,7 +165,7 @@ class _Climb:
         """The network that finds the liver, and the last row of its history."""
         cache = decode_slices(self.table, self.liver_settings.image_size, self.settings.output_root)
         seconds = LIVER_SHARE * self.seconds
-        task = _task(_FINDER, self.liver_settings, self.table, cache, AUGMENTATIONS["liver"], seconds, self.folder / "liver")
+        task = _task(FINDER, self.liver_settings, self.table, cache, AUGMENTATIONS["liver"], seconds, self.folder / "liver")
         return _trained(task, seconds)
 
     def of_rung(self, rung: Rung) -> tuple[keras.Model, pd.Series]:
@@ -308,8 +175,14 @@ class _Climb:
             (cache, rows), seconds = (self.slices, self.table), self.seconds
             if rung.region:
                 (cache, rows), seconds = self.regions, (1 - LIVER_SHARE) * self.seconds
-            task = _task(rung, self.settings, rows, cache, rung.augmentation, seconds, folder)
-            self.latest = folder, *_trained(task, seconds)
+            window = PARTS[kind(self.settings)] if rung.windows else None
+            task = _task(rung, self.settings, rows, cache, rung.augmentation, seconds, folder, window)
+            network, last = _trained(task, seconds)
+            if window:
+                whole = rung.network(self.settings)
+                whole.set_weights(network.get_weights())
+                network = whole
+            self.latest = folder, network, last
         return self.latest[1:]
 
     def scored(self, rung: Rung) -> pd.DataFrame:
@@ -527,8 +400,9 @@ def _key(rung: Rung) -> str:
 
 def _task(
     rung: Rung, settings: Settings, table: pd.DataFrame, cache: SliceCache, augmentation: Augmentation,
-    seconds: float, folder: Path,
+    seconds: float, folder: Path, window: int | None = None,
 ) -> Task:
+    seen = replace(settings, image_size=window or settings.image_size)
     sides = {side: table[table.split == side] for side in ("train", "validation")}
     loss = bce_dice_loss if rung.loss == "report" else LOSSES[rung.loss]
     metric = PooledDice if rung.classes == 1 else TumourDice
@@ -537,19 +411,21 @@ def _task(
         one_pass = batches(
             cache, sides["train"], settings.batch_size, augmentation=augmentation, balanced=True,
             by_volume=rung.by_volume, seed=settings.seed, first_epoch=PASSES * first_epoch, classes=rung.classes,
+            window=window,
         ).take(max(1, len(sides["train"]) // settings.batch_size))  # whole batches, as GPUs share them
         return one_pass.repeat(PASSES)
 
     def validation(replicas: int) -> tf.data.Dataset:
         # To watch by: the last network is taken, not the best. Some of all patients' slices will do.
         step = -(-len(sides["validation"]) // 64)
-        return batches(cache, sides["validation"].iloc[::step], settings.batch_size, classes=rung.classes)
+        chosen = sides["validation"].iloc[::step]
+        return batches(cache, chosen, settings.batch_size, classes=rung.classes, window=window)
 
     return Task(
-        folder=folder, settings=settings, table=table, size=settings.image_size, batch_size=settings.batch_size,
+        folder=folder, settings=settings, table=table, size=seen.image_size, batch_size=settings.batch_size,
         epochs=10_000, training=training, validation=validation,
         network=lambda: compiled(
-            lambda: rung.network(settings), learning_rate=settings.learning_rate, loss=loss,
+            lambda: rung.network(seen), learning_rate=settings.learning_rate, loss=loss,
             metric_list=[metric(name="pooled_dice")],
         ),
         adapting=lambda spent: [StepClock(settings.learning_rate, seconds, read_history(folder))],

@@ -1,9 +1,13 @@
-"""Synthetic lesions in real livers: more tumours, of more sizes, than a small data set has.
+"""Synthetic lesions in real livers: more tumours, of more sizes, than a small data set has; and distractors.
 
 A lesion is an ellipse with an uneven edge, darker than the liver around it (seldom brighter), with
 soft borders and the liver's own noise and vessels showing through. Trained on such lesions alone,
 networks came near those trained on real ones (Hu et al., "Label-Free Liver Tumor Segmentation", CVPR
 2023); here they join the real ones, in training only.
+
+Who learns from these alone that dark spots are tumours finds them in gallbladders too, and in whatever
+else is dark and touches the liver. So distractors join them: darker, larger, across the liver's edge, and
+labelled as no liver.
 """
 
 from __future__ import annotations
@@ -14,14 +18,17 @@ import numpy as np
 from .masks import LIVER, TUMOUR
 
 # Radii as fractions of the picture's width, drawn evenly on a logarithmic scale: in a region of 20 cm,
-# lesions of 4 mm to 5 cm across.
-RADII = (0.01, 0.13)
-# Grey levels, of 0.78 HU: how much darker than the liver, evenly on a logarithmic scale: 12 to 70 HU. One
+# lesions of 4 mm to 3.6 cm across.
+RADII = (0.01, 0.09)
+# Grey levels, of 0.78 HU: how much darker than the liver, evenly on a logarithmic scale: 9 to 51 HU. One
 # in fifteen is brighter.
-DARKER = (15, 90)
+DARKER = (12, 65)
 BRIGHTER = (15, 40)
 DRAWN = 1.1  # radii: people draw round a lesion, not through its edge
 SMALLEST_LIVER = 0.01  # of the picture: no lesion is put into less
+DISTRACTOR_RADII = (0.03, 0.11)
+# Grey levels: in a liver of 100 HU, which lies at 128, from 4 to 47 HU, as bile, bowel and muscle have it.
+DISTRACTOR_LEVELS = (5, 60)
 
 
 def implant_lesions(image: np.ndarray, labels: np.ndarray, random: np.random.Generator) -> None:
@@ -60,6 +67,41 @@ def implant_lesions(image: np.ndarray, labels: np.ndarray, random: np.random.Gen
         changed = image[window] + (soft * change)[..., None] * shares
         image[window] = changed.round().clip(0, 255).astype(np.uint8)
         labels[window][(distance < DRAWN) & in_liver] = TUMOUR
+
+
+def implant_distractor(image: np.ndarray, labels: np.ndarray, random: np.random.Generator) -> None:
+    """Put a dark body across the liver's edge, in place: it is neither liver nor tumour, as a gallbladder.
+
+    Parameters
+    ----------
+    image : uint8 array (size, size, 3)
+        As for :func:`implant_lesions`; all three slices show the same.
+    labels : uint8 array (size, size)
+        0 where the body lies, afterwards. Nothing happens where it would cover a tumour, or where there
+        is hardly any liver.
+    random : Generator
+    """
+    size = labels.shape[0]
+    liver = (labels != 0).astype(np.uint8)
+    if liver.sum() < SMALLEST_LIVER * labels.size:
+        return
+    edge = np.flatnonzero(liver > cv2.erode(liver, np.ones((3, 3), np.uint8)))
+    row, column = divmod(int(random.choice(edge)), size)
+    radius = size * np.exp(random.uniform(*np.log(DISTRACTOR_RADII)))
+    reach = int(1.8 * radius) + 3
+    window = np.s_[max(0, row - reach) : row + reach + 1, max(0, column - reach) : column + reach + 1]
+    inside = _distances(window, labels.shape, row, column, radius, random) < 1
+    if (labels[window][inside] == TUMOUR).any():
+        return
+    soft = cv2.GaussianBlur(inside.astype(np.float32), (0, 0), random.uniform(0.5, 1.5))[..., None]
+    part = image[window].astype(np.float32)
+    # As noisy as the liver is: the middle of what is left of it by a blur, edges and vessels apart.
+    middle = image[..., 1].astype(np.float32)
+    rest = np.abs(middle - cv2.GaussianBlur(middle, (0, 0), 1.5))[liver != 0]
+    noise = 1.48 * np.median(rest) * random.standard_normal(part.shape, dtype=np.float32)
+    body = random.uniform(*DISTRACTOR_LEVELS) + noise
+    image[window] = (part + soft * (body - part)).round().clip(0, 255).astype(np.uint8)
+    labels[window][inside] = 0
 
 
 def _distances(

@@ -184,14 +184,15 @@ table.groupby(["coding", "small_tumours_known"]).size().rename("slices").reset_i
 #
 # Grey shows the green channel of the files, -40 to 160 HU. Outlines are drawn on pixel edges, in the two
 # colours that mean liver and tumour throughout the series. The liver is on the left: you look at the
-# patient from the feet.
+# patient from the feet, so the patient's right (R) is on your left. Sides and scale are drawn where the files
+# tell them, and left out where nobody knows.
 
 # %%
 cases = [
     (pictures.read_image(row.image_path), labels, f"{masks.DIAGNOSES[row.diagnosis]}\n{name}")
     for row, labels, name in zip(examples, example_labels, names)
 ]
-plots.example_slices(cases)
+plots.example_slices(cases, marks=drawing.slice_marks(pd.DataFrame(examples)))
 plt.show()
 
 # %% [markdown]

@@ -143,7 +143,8 @@ plt.show()
 # %% [markdown]
 # ## Look at the best, the median and the worst
 #
-# Of the slices with tumour, ordered by Dice.
+# Of the slices with tumour, ordered by Dice. Where the files tell, R and L are the patient's right and left, and a bar
+# gives the scale: a tumour's size in mm is what a radiologist asks for first.
 
 # %%
 ordered = slices[slices.truth_pixels > 0].sort_values("dice", ascending=False)
@@ -156,7 +157,7 @@ for word, position in chosen.items():
     cases.append((image, truth, large, f"{word}: volume {row.volume}, slice {row.slice}"))
 
 # %%
-plots.predictions(cases)
+plots.predictions(cases, marks=drawing.slice_marks(test.iloc[list(chosen.values())]))
 plt.show()
 
 # %% [markdown]

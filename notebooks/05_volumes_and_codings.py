@@ -110,7 +110,9 @@ def grey(hounsfield, window):
 # %%
 chosen = ("liver", "abdomen", "lungs", "bone")
 titles = [f"{name}: {windows.WINDOWS[name].width:.0f} wide at {windows.WINDOWS[name].level:.0f} HU" for name in chosen]
-data_plots.gallery([(grey(plane, name), None, title) for name, title in zip(chosen, titles)], f"Slice {number} through four windows")
+shown = [(grey(plane, name), None, title) for name, title in zip(chosen, titles)]
+marks = [drawing.volume_marks(volume.geometry)] * len(shown)
+data_plots.gallery(shown, f"Slice {number} through four windows", marks=marks)
 plt.show()
 
 # %% [markdown]
@@ -120,7 +122,8 @@ plt.show()
 # %%
 coded = windows.three_channels(plane)
 channels = ["red: liver window", "green: 200 wide at 60 HU", "blue: equalised"]
-data_plots.gallery([(coded[..., i], plane_labels, name) for i, name in enumerate(channels)], "The report's three channels")
+shown = [(coded[..., i], plane_labels, name) for i, name in enumerate(channels)]
+data_plots.gallery(shown, "The report's three channels", marks=marks[: len(shown)])
 plt.show()
 
 # %% [markdown]

@@ -218,6 +218,8 @@ def ticking(monkeypatch):
         return clock.now
 
     monkeypatch.setattr(module, "STAGES", SMALL)
+    monkeypatch.setattr(module, "WINDOWS", {"tiny": 16})
+    monkeypatch.setattr(module, "PASSES", 1)
     monkeypatch.setattr(module, "STARTING", 0)
     for user in (module, training):
         monkeypatch.setattr(user, "time", SimpleNamespace(monotonic=monotonic))
@@ -249,7 +251,7 @@ def test_both_networks_are_trained_within_the_minutes_and_once(ticking, task, mo
     }
     for stage, model in (("liver", found.liver), ("tumour", found.tumour)):
         last = read_history(folder / stage).epoch.max()
-        kept = training.load_checkpoint(folder / stage / "last" / f"epoch-{last:03d}.keras", model.input_shape[1])
+        kept = training.load_checkpoint(folder / stage / "last" / f"epoch-{last:03d}.keras", 16)  # from windows
         assert all((a == b).all() for a, b in zip(model.get_weights(), kept.get_weights(), strict=True))
     probabilities, _ = found.predict(pictures(labelled((64, 64))[1]), range(5))
     assert np.isfinite(probabilities).all()
@@ -305,8 +307,10 @@ def test_networks_of_other_sizes_and_other_splits_have_folders_of_their_own(task
     assert here.parent == settings.output_root / "runs" and here.name.startswith("tiny-strong-")
     assert module.cascade_folder(settings, table) == here
     assert module.cascade_folder(settings, table.assign(split="train")) != here
-    monkeypatch.setattr(module, "STAGES", SMALL)
-    assert module.cascade_folder(settings, table) != here
+    for name, changed in (("STAGES", SMALL), ("WINDOWS", {"tiny": 96})):
+        with monkeypatch.context() as patch:
+            patch.setattr(module, name, changed)
+            assert module.cascade_folder(settings, table) != here
 
 
 def test_the_learning_rate_rises_then_falls_with_the_clock_and_training_stops_at_the_end(monkeypatch):

@@ -377,6 +377,56 @@ def test_three_classes_are_a_channel_each(table, cache):
     assert (truth[..., 2:] == tumour).all() and (images == plain).all()
 
 
+# Windows
+
+@pytest.fixture
+def placed():
+    """Three slices whose pixels tell their own row and column; liver in a corner, in the middle, nowhere."""
+    rows, columns = np.mgrid[:32, :32].astype(np.uint8)
+    images = np.stack([np.stack([rows, columns, 0 * rows], axis=-1)] * 3)
+    labels = np.zeros((3, 32, 32), np.uint8)
+    labels[0, :3, 29:] = 1
+    labels[1, 10:23, 12:17] = 1
+    table = pd.DataFrame({"image_path": list("abc"), "volume": 1, "diagnosis": [1, 1, 0]})
+    return SliceCache(images, labels, pd.Index(table.image_path)), table
+
+
+def corners(data):
+    """First row and column of each window, after a check that it is one piece of image and mask alike."""
+    found = []
+    for images, _ in data:
+        for window in (images.numpy() * 255).round().astype(int):
+            rows, columns = window[..., 0], window[..., 1]
+            assert window.shape == (8, 8, 3)
+            assert (rows == rows[:1, :1] + np.arange(8)[:, None]).all() and (columns == columns[:1, :1] + np.arange(8)).all()
+            found.append((rows[0, 0], columns[0, 0]))
+    return found
+
+
+def test_without_a_seed_windows_lie_about_the_middle_of_the_liver(placed):
+    # Middles (1, 30), moved into the slice; (16, 14); and of the slice.
+    assert corners(batches(*placed, 3, window=8)) == [(0, 24), (12, 10), (12, 12)]
+
+
+def test_augmented_windows_lie_about_pixels_of_the_liver_each_time_others(placed):
+    cache, table = placed
+    still = Augmentation(0, 0, 0, 0, False, False)
+    data = batches(cache, table[1:2], 1, augmentation=still, seed=0, window=8).repeat(40)
+    found = corners(data)
+    assert len(set(found)) > 20
+    assert {row for row, _ in found} <= set(range(6, 19)) and {column for _, column in found} <= set(range(8, 13))
+    assert corners(batches(cache, table[1:2], 1, augmentation=still, seed=0, window=8).repeat(40)) == found
+
+
+def test_a_windows_mask_is_cut_where_its_image_is(placed):
+    cache, table = placed
+    still = Augmentation(0, 0, 0, 0, False, False)
+    for images, truth in batches(cache, table[:2], 2, augmentation=still, seed=1, window=8, classes=3).repeat(5):
+        for window, classes in zip((images.numpy() * 255).round().astype(int), truth.numpy()):
+            first = [(cache.labels[place][window[..., 0], window[..., 1]] == classes.argmax(axis=-1)).all() for place in (0, 1)]
+            assert any(first) and classes[..., 1].any()
+
+
 def made(number, size=4):
     for value in range(number):
         yield np.full((size, size, 3), value, np.uint8), np.full((size, size), value % 3, np.uint8)

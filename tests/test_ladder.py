@@ -1,4 +1,4 @@
-"""Ladders: rungs that mean something, a clock that ticks in steps alone, tables worked out by hand, and a climb."""
+"""Ladders: a clock that ticks in steps alone, tables worked out by hand, and a climb."""
 
 import itertools
 from dataclasses import replace
@@ -14,7 +14,8 @@ from lits_helpers import ladder
 from lits_helpers.conversion import write_slice_files
 from lits_helpers.files import DataError
 from lits_helpers.index import build_index
-from lits_helpers.ladder import LADDER, Rung, StepClock
+from lits_helpers.ladder import StepClock
+from lits_helpers.rungs import FINDER, LADDER, Rung
 from lits_helpers.runs import read_history
 from lits_helpers.settings import load_settings
 
@@ -25,73 +26,6 @@ REGION = replace(PLAIN, name="region", region=True)
 @pytest.fixture
 def settings(tmp_path):
     return load_settings(output_root=tmp_path, image_size=32, filters=2, depth=1)
-
-
-# Rungs
-
-
-@pytest.mark.parametrize(
-    ("choices", "words"),
-    [
-        (dict(classes=3), "one class goes with the report's loss"),
-        (dict(loss="dice", block="plain"), "one class goes with the report's loss"),
-        (dict(loss="hinge", classes=3, block="plain"), "loss is 'hinge': choose from"),
-        (dict(classes=3, loss="dice"), "the report's network has one class"),
-        (dict(stem=2), "the report's network has one class and no stem"),
-        (dict(region=True, block="plain"), "tells three classes apart"),
-        (dict(neighbours=True), "are those of the liver's region"),
-        (dict(lesions=True), "are those of the liver's region"),
-    ],
-)
-def test_a_rung_whose_choices_do_not_go_together_is_refused(choices, words):
-    with pytest.raises(ValueError, match=words):
-        Rung("wrong", "", **choices)
-
-
-def test_the_first_rung_is_the_reports_network_with_its_parameters(settings):
-    whole = replace(LADDER[0], filters=64, depth=4)
-    assert whole.network(settings).count_params() == 31_043_521  # section 4.3 of the report
-    assert LADDER[0].augmentation.noise == 0 and LADDER[0].augmentation.lesions == 0
-    assert LADDER[0].threshold == 0.30
-
-
-def test_each_rung_of_the_ladder_differs_from_the_one_before_in_one_step():
-    steps = [
-        {name for name, value in vars(rung).items() if value != vars(before)[name]} - {"name", "words"}
-        for before, rung in zip(LADDER, LADDER[1:])
-    ]
-    # Three classes need a loss of their own.
-    assert steps == [
-        {"block"}, {"classes", "loss"}, {"stem"}, {"region"}, {"neighbours"}, {"by_volume"}, {"intensity"},
-        {"lesions"}, {"flips"},
-    ]
-    alternatives = [
-        {name for name, value in vars(rung).items() if value != vars(LADDER[-2])[name]} - {"name", "words"}
-        for rung in ladder.ALTERNATIVES
-    ]
-    assert all(len(changed) == 1 for changed in alternatives)
-
-
-@pytest.mark.parametrize(("neighbours", "sees"), [(False, {1}), (True, {0, 1, 2})])
-def test_a_region_network_without_neighbours_sees_the_slice_alone(settings, neighbours, sees):
-    network = replace(REGION, neighbours=neighbours).network(settings)
-    random = np.random.default_rng(0)
-    picture = random.random((1, 32, 32, 3), np.float32)
-    answer = network.predict_on_batch(picture)
-    assert answer.shape == (1, 32, 32, 3)
-    matters = set()
-    for channel in range(3):
-        other = picture.copy()
-        other[..., channel] = random.random((1, 32, 32), np.float32)
-        if not np.allclose(network.predict_on_batch(other), answer):
-            matters.add(channel)
-    assert matters == sees
-
-
-def test_lesions_and_intensity_are_switched_apart():
-    assert replace(REGION, lesions=True).augmentation == replace(REGION.augmentation, lesions=0.6)
-    assert replace(REGION, intensity=True).augmentation.lesions == 0
-    assert replace(REGION, intensity=True).augmentation.noise > 0
 
 
 # The clock
@@ -241,6 +175,7 @@ def small(monkeypatch):
     """Networks of two filters that are quicker to run than to compile, and a clock that moves when it is asked."""
     sizes = dict(image_size=32, filters=2, depth=1, batch_size=4, learning_rate=1e-2)
     monkeypatch.setattr(ladder, "SIZES", {"phantom": {"rung": sizes, "liver": sizes}})
+    monkeypatch.setattr(ladder, "PARTS", {"phantom": 16})
     ticks = itertools.count()
     monkeypatch.setattr(ladder, "time", SimpleNamespace(monotonic=lambda: next(ticks), perf_counter=lambda: next(ticks)))
     tf.config.run_functions_eagerly(True)
@@ -249,21 +184,22 @@ def small(monkeypatch):
 
 
 def test_rungs_are_climbed_once_for_the_same_time_each_and_scored_on_validation_patients(patients, settings, small, monkeypatch):
-    rungs = [LADDER[0], PLAIN, REGION, replace(REGION, name="flipped", flips=True)]
+    flipped, parts = replace(REGION, name="flipped", flips=True), replace(REGION, name="parts", windows=True)
+    rungs = [LADDER[0], PLAIN, REGION, flipped, parts]
     found = ladder.climb(settings, patients, rungs, seconds=15)
-    assert found.rung.tolist() == ["report", "plain", "region", "flipped"]
-    assert found.volume.tolist() == [2] * 4
+    assert found.rung.tolist() == ["report", "plain", "region", "flipped", "parts"]
+    assert found.volume.tolist() == [2] * 5
     assert (found.truth_voxels == 2 * 193).all()  # grid points within 8 of a centre, on two slices
     counted = 2 * found.shared_voxels / (found.truth_voxels + found.predicted_voxels)
     assert found.dice.tolist() == pytest.approx(counted.tolist())
     # A step asks three times, and the network with the step in which the time is over. A region has two networks.
-    assert (found.training_seconds >= 15).all() and (found.training_seconds <= [18, 18, 21, 21]).all()
+    assert (found.training_seconds >= 15).all() and (found.training_seconds <= [18, 18, 21, 21, 21]).all()
     assert found.training_seconds[2] == found.training_seconds[3]
     parameters = found.parameters.tolist()
-    finder = ladder._FINDER.network(settings).count_params()
-    assert parameters[2] == parameters[3] == REGION.network(settings).count_params() + finder
+    finder = FINDER.network(settings).count_params()
+    assert parameters[2] == parameters[3] == parameters[4] == REGION.network(settings).count_params() + finder
     [folder] = (settings.output_root / "ladder").iterdir()
-    assert sorted(path.is_dir() for path in folder.iterdir()) == [False] * 4 + [True] * 4  # one network for two rungs
+    assert sorted(path.is_dir() for path in folder.iterdir()) == [False] * 5 + [True] * 5  # one network for two rungs
     finder_time = read_history(folder / "liver").trained_seconds.iloc[-1]
     assert 3 <= finder_time <= 6  # a fifth
     monkeypatch.setattr(keras.Model, "fit", None)

@@ -61,12 +61,12 @@ AUGMENTATIONS = {
     "tumour": Augmentation(
         rotation=20, shift=0.1, shear=0.05, zoom=0.2,
         brightness=0.05, contrast=0.25, noise=0.05, blur=1.0, intensity_probability=0.3,
-        lesions=0.4, distractors=0.35,
+        lesions=0.4, distractors=0.5,
     ),
 }
 # A lesion is what passes the lower probability and, somewhere, the higher: chosen on validation patients of
 # 20 LiTS volumes.
-THRESHOLD, SURE = 0.35, 0.75
+THRESHOLD, SURE = 0.5, 0.75
 REACH = 0.03  # of a slice's width: how far the second network's liver may pass the first one's
 BORDER = 9  # pixels across the disc by which a tumour may pass the liver
 BATCH = 16  # slices predicted at once
@@ -156,7 +156,7 @@ def train_cascade(settings: Settings, table: pd.DataFrame, *, minutes: float | N
         network = class_network(stage)  # for whole crops, where it learned from parts of them
         network.set_weights(load_checkpoint(last, _seen(stage, name)).get_weights())
         with atomic_path(folder / f"{name}.keras") as temporary:
-            network.save(temporary)
+            keras.Model(network.inputs, network.outputs).save(temporary)  # without what only training needs
     with atomic_path(folder / "cascade.json") as temporary:
         sizes = {name: _stage_settings(settings, name).image_size for name in STAGES[settings.profile]}
         temporary.write_text(json.dumps({"sizes": sizes, "threshold": THRESHOLD, "minutes": minutes}, indent=2))
@@ -338,12 +338,12 @@ class Cascade:
         probabilities[(probabilities > self.threshold) & ~sure] = 0
         return probabilities, liver
 
-    def labels(self, hounsfield: np.ndarray, *, threshold: float | None = None) -> np.ndarray:
+    def labels(self, hounsfield: np.ndarray) -> np.ndarray:
         """Labels of a CT volume in HU: uint8, same shape, 0 background, 1 liver, 2 tumour."""
         pictures = [three_channels(plane) for plane in tqdm(hounsfield, desc="windowing", unit="slice", delay=2)]
         probabilities, liver = self.predict(pictures, range(len(pictures)))
         found = liver.astype(np.uint8) * np.uint8(LIVER)
-        found[probabilities > (self.threshold if threshold is None else threshold)] = TUMOUR
+        found[probabilities > self.threshold] = TUMOUR
         return found
 
     def predict_masks(self, table: pd.DataFrame) -> Iterator[tuple[np.ndarray, float]]:

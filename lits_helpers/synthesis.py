@@ -24,7 +24,6 @@ RADII = (0.01, 0.09)
 # in fifteen is brighter.
 DARKER = (12, 65)
 BRIGHTER = (15, 40)
-DRAWN = 1.1  # radii: people draw round a lesion, not through its edge
 SMALLEST_LIVER = 0.01  # of the picture: no lesion is put into less
 DISTRACTOR_RADII = (0.03, 0.11)
 # Grey levels: in a liver of 100 HU, which lies at 128, from 4 to 47 HU, as bile, bowel and muscle have it.
@@ -66,7 +65,7 @@ def implant_lesions(image: np.ndarray, labels: np.ndarray, random: np.random.Gen
         shares = np.array([random.uniform(0.6, 1), 1, random.uniform(0.6, 1)])
         changed = image[window] + (soft * change)[..., None] * shares
         image[window] = changed.round().clip(0, 255).astype(np.uint8)
-        labels[window][(distance < DRAWN) & in_liver] = TUMOUR
+        labels[window][inside] = TUMOUR
 
 
 def implant_distractor(image: np.ndarray, labels: np.ndarray, random: np.random.Generator) -> None:

@@ -66,7 +66,7 @@ CLASS_THRESHOLD = 0.5  # of a tumour's probability, for networks of three classe
 KEEP = 0.99  # of the validation patients' tumour slices, by Kaur's triage
 ON_SLICES = replace(AUGMENTATIONS["liver"], brightness=0.2)
 # Synthetic lesions are left out: what each paper's parts bring is looked at, not what augmentation does.
-IN_REGION = replace(AUGMENTATIONS["tumour"], lesions=0.0)
+IN_REGION = replace(AUGMENTATIONS["tumour"], lesions=0.0, distractors=0.0)
 
 # Kaur 2021 -------------------------------------------------------------------------------------
 

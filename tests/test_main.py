@@ -288,6 +288,7 @@ def test_the_fast_recipe_is_trained_scored_and_predicts(run, tmp_path, monkeypat
 def small_stages(monkeypatch):
     stage = dict(image_size=16, filters=2, depth=1, batch_size=4, learning_rate=1e-2)
     monkeypatch.setattr("lits_helpers.cascade.STAGES", {"tiny": {"liver": stage, "tumour": stage}})
+    monkeypatch.setattr("lits_helpers.cascade.WINDOWS", {"tiny": 16})
     monkeypatch.setattr("lits_helpers.cascade.THRESHOLD", 0.35)  # no other command's
 
 

@@ -24,6 +24,7 @@ import tensorflow as tf
 from tqdm.auto import tqdm
 
 from .augmentation import Augmentation
+from .clocks import ClockSchedule
 from .files import DataError, atomic_path, fingerprint, shown
 from .generators import SliceCache, batches, build_cache, decode_slices, resize_image
 from .inference import TUMOUR_CHANNEL, predict_batch
@@ -71,40 +72,6 @@ REACH = 0.03  # of a slice's width: how far the second network's liver may pass 
 BORDER = 9  # pixels across the disc by which a tumour may pass the liver
 BATCH = 16  # slices predicted at once
 STARTING = 10.0  # seconds of the minutes for what comes before and after: imports, saving
-WARM_UP = 0.04  # of a stage's time
-
-
-class ClockSchedule(keras.callbacks.Callback):
-    """Move the learning rate by the clock: up in the first moments, then down a cosine to 0 when the
-    time is over, and stop there.
-
-    Parameters
-    ----------
-    learning_rate : float
-        The highest.
-    seconds, spent : float
-        All the time, and what earlier calls used of it.
-    """
-
-    def __init__(self, learning_rate: float, seconds: float, spent: float):
-        super().__init__()
-        self.highest, self.seconds, self.spent = learning_rate, seconds, spent
-
-    def on_train_begin(self, logs=None):
-        self.started = time.monotonic()
-
-    def progress(self) -> float:
-        """0 at the start, 1 when the time is over."""
-        return min(1.0, (self.spent + time.monotonic() - self.started) / self.seconds)
-
-    def on_train_batch_begin(self, batch, logs=None):
-        done = self.progress()
-        rising = min(1.0, (done + 1e-3) / WARM_UP)
-        self.model.optimizer.learning_rate = self.highest * rising * (1 + np.cos(np.pi * done)) / 2
-
-    def on_train_batch_end(self, batch, logs=None):
-        if self.progress() >= 1:
-            self.model.stop_training = True
 
 
 def train_cascade(settings: Settings, table: pd.DataFrame, *, minutes: float | None = None) -> Path:
@@ -166,7 +133,8 @@ def train_cascade(settings: Settings, table: pd.DataFrame, *, minutes: float | N
 def cascade_folder(settings: Settings, table: pd.DataFrame) -> Path:
     """Where the cascade of these settings and this split lies, below the output root."""
     key = run_folder(settings, table, AUGMENTATIONS["tumour"]).name.rpartition("-")[2]
-    key = fingerprint([], key, STAGES[settings.profile], WINDOWS[settings.profile])[:8]  # networks of other sizes cannot be gone on from
+    # Networks of other sizes cannot be gone on from.
+    key = fingerprint([], key, STAGES[settings.profile], WINDOWS[settings.profile])[:8]
     return settings.output_root / "runs" / f"{settings.profile}-strong-{key}"
 
 

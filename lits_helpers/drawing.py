@@ -62,10 +62,10 @@ _ON_CT = dict(color="white", fontsize=SMALL, path_effects=[withStroke(linewidth=
 
 
 def compact_figures() -> None:
-    """Let a notebook keep its figures as JPEG: pictures of CT noise take a quarter of PNG's room."""
+    """Let a notebook keep its figures as JPEG: pictures of CT noise take a quarter or less of PNG's room."""
     from matplotlib_inline.backend_inline import set_matplotlib_formats
 
-    set_matplotlib_formats("jpeg", pil_kwargs={"quality": 75})
+    set_matplotlib_formats("jpeg", pil_kwargs={"quality": 60})
 
 
 def show_ct(axes: Axes, image: np.ndarray, *, channel: int = 1) -> None:

@@ -28,7 +28,7 @@ from .augmentation import Augmentation, change_intensity, warp_in_place
 from .files import DataError, fingerprint, require_free_space
 from .masks import LIVER, LIVER_AND_TUMOUR, TUMOUR, read_labels
 from .pictures import read_image
-from .synthesis import implant_distractor, implant_lesions
+from .synthesis import implant
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -226,10 +226,7 @@ def iterate_batches(
             warp_in_place(images, labels, maps)
         drawing = [np.random.default_rng(seed) for seed in seeds]  # none, or one an image
         for image, mask, draws in zip(images, labels, drawing):
-            if draws.random() < augmentation.distractors:
-                implant_distractor(image, mask, draws)
-            if draws.random() < augmentation.lesions:
-                implant_lesions(image, mask, draws)
+            implant(image, mask, draws, lesions=augmentation.lesions, distractors=augmentation.distractors)
         if window:
             parts = [_window(mask, window, draws) for mask, draws in itertools.zip_longest(labels, drawing)]
             images, labels = (np.stack([whole[part] for whole, part in zip(of, parts)]) for of in (images, labels))

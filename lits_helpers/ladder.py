@@ -1,6 +1,6 @@
 """Ladders: what each step from the report's recipe to the strong one gains, and what filters cost.
 
-Every rung gets equally many seconds of training (:class:`StepClock`), and is scored at native resolution on
+Every rung gets equally many seconds of training (:class:`lits_helpers.clocks.StepClock`), and is scored at native resolution on
 the validation patients. Patients of the test side are not looked at. What was trained and scored is stored
 below the output root in ``ladder/``, and is not done again.
 
@@ -24,7 +24,8 @@ import tensorflow as tf
 from tqdm.auto import tqdm
 
 from .augmentation import Augmentation
-from .cascade import AUGMENTATIONS, BATCH, LIVER_SHARE, PASSES, STAGES, WINDOWS, Cascade, ClockSchedule, region_cache
+from .cascade import AUGMENTATIONS, BATCH, LIVER_SHARE, PASSES, STAGES, WINDOWS, Cascade, region_cache
+from .clocks import StepClock
 from .files import DataError, atomic_path, fingerprint
 from .generators import SliceCache, batches, decode_slices, resize_image
 from .inference import TUMOUR_CHANNEL, enlarged, predict_batch
@@ -54,54 +55,6 @@ PARTS = {"phantom": 48, **WINDOWS}  # rows and columns that a rung with windows 
 SECONDS = {"phantom": 4.0, "tiny": 300.0, "full": 4 * 3600.0}  # of training a rung, unless told otherwise
 COST_DEPTH = 4  # poolings of the report's network, which with 64 filters has 31 million parameters
 LARGEST = {"phantom": 16, "tiny": 64, "full": 64}  # filters that the cost ladder trains; more are timed
-
-
-class StepClock(ClockSchedule):
-    """:class:`lits_helpers.cascade.ClockSchedule` by a clock that runs only while there is training.
-
-    That is in steps, and while they wait for slices. The clock stands still in the first step of a call,
-    which compiles the network, and while an epoch is validated and stored. Each epoch's row in the history
-    gets ``trained_seconds`` and ``trained_steps``, both since the start.
-
-    Parameters
-    ----------
-    learning_rate : float
-        The highest.
-    seconds : float
-        All the time there is.
-    history : DataFrame
-        Of the epochs that were finished before.
-    """
-
-    def __init__(self, learning_rate: float, seconds: float, history: pd.DataFrame):
-        last = history.iloc[-1] if len(history) else pd.Series({"trained_seconds": 0.0, "trained_steps": 0})
-        super().__init__(learning_rate, seconds, float(last.trained_seconds))
-        self.steps = int(last.trained_steps)
-        self.since: float | None = None  # the clock stands still
-
-    def on_train_begin(self, logs=None):
-        self.since = None
-
-    def on_epoch_begin(self, epoch, logs=None):
-        if self.since is not None:
-            self.since = time.monotonic()
-
-    def progress(self) -> float:
-        """0 at the start, 1 when the time is over."""
-        running = 0.0 if self.since is None else time.monotonic() - self.since
-        return min(1.0, (self.spent + running) / self.seconds)
-
-    def on_train_batch_end(self, batch, logs=None):
-        now = time.monotonic()
-        if self.since is not None:
-            self.spent += now - self.since
-            self.steps += 1
-        self.since = now
-        if self.spent >= self.seconds:
-            self.model.stop_training = True
-
-    def on_epoch_end(self, epoch, logs=None):
-        logs |= {"trained_seconds": self.spent, "trained_steps": self.steps}
 
 
 @dataclass(frozen=True, eq=False)

@@ -29,7 +29,8 @@ from .augmentation import Augmentation
 from .blocks import segmenter
 from .candidate_filter import CandidateFilter, choose_filter_threshold, out_of_fold, train_filter
 from .candidates import CandidateCase, candidate_table
-from .cascade import AUGMENTATIONS, Cascade, ClockSchedule, region_cache
+from .cascade import AUGMENTATIONS, Cascade, region_cache
+from .clocks import ProcessorClock
 from .files import DataError, atomic_path, fingerprint
 from .generators import SliceCache, batches, build_cache, decode_slices
 from .losses import LOSSES
@@ -330,24 +331,6 @@ def _slice_network(settings: Settings, table: pd.DataFrame, folder: Path, second
     )
 
 
-class _Clock(ClockSchedule):
-    """A clock for seconds of training: it starts with the second batch, as before the first TensorFlow traces
-    the network for seconds, and waits where other programs have the processor."""
-
-    def on_train_begin(self, logs=None):
-        super().on_train_begin(logs)
-        self.ticking = False
-
-    def on_train_batch_end(self, batch, logs=None):
-        if not self.ticking:
-            self.started, self.worked, self.ticking = time.monotonic(), time.process_time(), True
-        super().on_train_batch_end(batch, logs)
-
-    def progress(self) -> float:
-        elapsed = min(time.monotonic() - self.started, time.process_time() - self.worked) if self.ticking else 0.0
-        return min(1.0, (self.spent + elapsed) / self.seconds)
-
-
 def _trained(
     settings: Settings, table: pd.DataFrame, cache: SliceCache, folder: Path, augmentation: Augmentation,
     seconds: float, *, loss: str = "class", block_kind: str = "plain", middle_slice_only: bool = False,
@@ -378,7 +361,7 @@ def _trained(
                 network, learning_rate=settings.learning_rate, loss=LOSSES[loss],
                 metric_list=[TumourDice(name="pooled_dice")],
             ),
-            adapting=lambda spent: [_Clock(settings.learning_rate, seconds, spent)], seconds=seconds,
+            adapting=lambda spent: [ProcessorClock(settings.learning_rate, seconds, spent)], seconds=seconds,
         )
     )
     history = read_history(folder)

@@ -30,6 +30,16 @@ DISTRACTOR_RADII = (0.03, 0.11)
 DISTRACTOR_LEVELS = (5, 60)
 
 
+def implant(
+    image: np.ndarray, labels: np.ndarray, random: np.random.Generator, *, lesions: float, distractors: float
+) -> None:
+    """:func:`implant_distractor` and then :func:`implant_lesions`, in place, each with its probability."""
+    if random.random() < distractors:
+        implant_distractor(image, labels, random)
+    if random.random() < lesions:
+        implant_lesions(image, labels, random)
+
+
 def implant_lesions(image: np.ndarray, labels: np.ndarray, random: np.random.Generator) -> None:
     """Put one or more lesions into the liver of a slice, in place: image and labels alike.
 

@@ -40,7 +40,7 @@ from .files import DataError
 from .masks import THRESHOLD, read_labels
 from .model_widgets import model_playground, prediction_reviewer, training_monitor
 from .pictures import read_image
-from .synthesis import implant_lesions
+from .synthesis import implant
 from .windows import WINDOWS, windowed
 
 __all__ = [
@@ -219,8 +219,8 @@ def augmentation_playground(image: np.ndarray, labels: np.ndarray) -> Explorer:
 
     At random draw 0 the slice is changed by as much as the sliders say. The others are what training
     would see: drawn from an :class:`~lits_helpers.augmentation.Augmentation` that reaches this far
-    either way, each change of grey levels with the chance below them. Synthetic lesions, with a chance
-    of their own, are another set in every draw.
+    either way, each change of grey levels with the chance below them. Synthetic lesions and distractors, with
+    chances of their own, are others in every draw.
 
     Parameters
     ----------
@@ -239,12 +239,10 @@ def augmentation_playground(image: np.ndarray, labels: np.ndarray) -> Explorer:
     image = cv2.cvtColor(image, cv2.COLOR_GRAY2RGB) if image.ndim == 2 else image
     figure, [panel] = empty_panels(1, size=_SIZE, colours=drawing.MASK_COLOURS)
 
-    def draw(draw: int, lesions: float, **values: float) -> tuple:
+    def draw(draw: int, lesions: float, distractors: float, **values: float) -> tuple:
         matrix, bent, change = _drawn(draw, size, **values) if draw else _as_set(size, **values)
         picture, mask = warp_pair(image, labels, matrix, bent)
-        random = np.random.default_rng(draw)
-        if random.random() < lesions:
-            implant_lesions(picture, mask, random)
+        implant(picture, mask, np.random.default_rng(draw), lesions=lesions, distractors=distractors)
         drawing.outlined(emptied(panel), change_intensity(picture, change), mask)
         return figure, f"Random draw {draw}" if draw else "Changed as the sliders say"
 
@@ -270,6 +268,7 @@ def augmentation_playground(image: np.ndarray, labels: np.ndarray) -> Explorer:
         low_resolution=slider(1, 1, 4, 0.1, "coarser by"),
         intensity_probability=slider(1, 0, 1, 0.05, "chance of greys"),
         lesions=slider(0, 0, 1, 0.05, "chance of lesions"),
+        distractors=slider(0, 0, 1, 0.05, "of distractors"),
     ))
 
 

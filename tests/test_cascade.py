@@ -14,7 +14,7 @@ import tensorflow as tf
 from cascades import LESIONS, by_brightness, cascade, ellipse, labelled, saved, write_patients
 
 from lits_helpers import cascade as module
-from lits_helpers import training
+from lits_helpers import clocks, training
 from lits_helpers.files import DataError
 from lits_helpers.generators import decode_slices
 from lits_helpers.index import build_index
@@ -220,7 +220,7 @@ def ticking(monkeypatch):
     monkeypatch.setattr(module, "WINDOWS", {"tiny": 16})
     monkeypatch.setattr(module, "PASSES", 1)
     monkeypatch.setattr(module, "STARTING", 0)
-    for user in (module, training):
+    for user in (module, clocks, training):
         monkeypatch.setattr(user, "time", SimpleNamespace(monotonic=monotonic))
     tf.config.run_functions_eagerly(True)  # networks this small train faster than they are compiled
     yield clock
@@ -274,8 +274,8 @@ def test_an_interrupted_training_goes_on_with_what_is_left_of_the_time(ticking, 
     folder.mkdir(parents=True)
     (folder / "cascade.json").write_text("{")  # of a disk that was full: not taken for a finished one
     with monkeypatch.context() as patch:
-        real = module.ClockSchedule.on_train_batch_end
-        patch.setattr(module.ClockSchedule, "on_train_batch_end",
+        real = clocks.ClockSchedule.on_train_batch_end
+        patch.setattr(clocks.ClockSchedule, "on_train_batch_end",
                       lambda self, batch, logs=None: (interrupted(self, batch), real(self, batch)))
         with pytest.raises(KeyboardInterrupt):
             module.train_cascade(*task, minutes=0.5)
@@ -310,29 +310,6 @@ def test_networks_of_other_sizes_and_other_splits_have_folders_of_their_own(task
         with monkeypatch.context() as patch:
             patch.setattr(module, name, changed)
             assert module.cascade_folder(settings, table) != here
-
-
-def test_the_learning_rate_rises_then_falls_with_the_clock_and_training_stops_at_the_end(monkeypatch):
-    clock = SimpleNamespace(now=100.0)
-    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: clock.now))
-    model = SimpleNamespace(optimizer=SimpleNamespace(learning_rate=None), stop_training=False)
-    schedule = module.ClockSchedule(0.1, seconds=100, spent=20)
-    schedule.set_model(model)
-    schedule.on_train_begin()
-    rates = []
-    for now in (100, 130, 180):  # 20, 50 and 100 of 100 seconds
-        clock.now = now
-        schedule.on_train_batch_begin(0)
-        rates.append(model.optimizer.learning_rate)
-        assert not model.stop_training
-        schedule.on_train_batch_end(0)
-    assert rates == pytest.approx([0.1 * (1 + np.cos(0.2 * np.pi)) / 2, 0.05, 0], abs=1e-9)
-    assert model.stop_training
-    fresh = module.ClockSchedule(0.1, seconds=100, spent=0)
-    fresh.set_model(model)
-    fresh.on_train_begin()
-    fresh.on_train_batch_begin(0)
-    assert model.optimizer.learning_rate == pytest.approx(0.1 * 0.001 / module.WARM_UP)
 
 
 def test_regions_are_decoded_once_with_image_and_labels_in_step(patients, tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""Ladders: a clock that ticks in steps alone, tables worked out by hand, and a climb."""
+"""Ladders: tables worked out by hand, and a climb."""
 
 import itertools
 from dataclasses import replace
@@ -10,11 +10,10 @@ import pandas as pd
 import pytest
 import tensorflow as tf
 
-from lits_helpers import ladder
+from lits_helpers import clocks, ladder
 from lits_helpers.conversion import write_slice_files
 from lits_helpers.files import DataError
 from lits_helpers.index import build_index
-from lits_helpers.ladder import StepClock
 from lits_helpers.rungs import FINDER, LADDER, Rung
 from lits_helpers.runs import read_history
 from lits_helpers.settings import load_settings
@@ -26,64 +25,6 @@ REGION = replace(PLAIN, name="region", region=True)
 @pytest.fixture
 def settings(tmp_path):
     return load_settings(output_root=tmp_path, image_size=32, filters=2, depth=1)
-
-
-# The clock
-
-
-@pytest.fixture
-def clock(monkeypatch):
-    now = SimpleNamespace(now=100.0)
-    monkeypatch.setattr(ladder, "time", SimpleNamespace(monotonic=lambda: now.now, perf_counter=lambda: now.now))
-    return now
-
-
-def passed(callback, clock, step):
-    callback.on_train_batch_begin(0)
-    clock.now += step
-    callback.on_train_batch_end(0)
-
-
-def stepping(seconds, history):
-    callback = StepClock(0.1, seconds, history)
-    callback.set_model(SimpleNamespace(optimizer=SimpleNamespace(learning_rate=None), stop_training=False))
-    callback.on_train_begin()
-    callback.on_epoch_begin(0)
-    return callback
-
-
-def test_the_clock_stands_still_while_the_first_step_compiles_and_an_epoch_is_validated(clock):
-    callback = stepping(10, pd.DataFrame())
-    passed(callback, clock, 500)  # compiles
-    passed(callback, clock, 2)
-    clock.now += 1  # waits for slices
-    passed(callback, clock, 2)
-    clock.now += 300  # validates and stores
-    logs = {"loss": 1.0}
-    callback.on_epoch_end(0, logs)
-    assert logs == {"loss": 1.0, "trained_seconds": 5.0, "trained_steps": 2}
-    clock.now += 300
-    callback.on_epoch_begin(1)
-    passed(callback, clock, 4)
-    assert not callback.model.stop_training
-    passed(callback, clock, 1)
-    assert callback.model.stop_training and callback.progress() == 1
-
-
-def test_the_clock_goes_on_from_the_history(clock):
-    callback = stepping(10, pd.DataFrame({"trained_seconds": [3.0, 8.0], "trained_steps": [4, 9]}))
-    passed(callback, clock, 500)
-    assert callback.progress() == 0.8 and not callback.model.stop_training
-    passed(callback, clock, 2)
-    logs = {}
-    callback.on_epoch_end(0, logs)
-    assert callback.model.stop_training and logs == {"trained_seconds": 10.0, "trained_steps": 10}
-
-
-def test_the_rate_falls_down_a_cosine_by_that_clock(clock):
-    callback = stepping(10, pd.DataFrame({"trained_seconds": [5.0], "trained_steps": [3]}))
-    callback.on_train_batch_begin(0)
-    assert callback.model.optimizer.learning_rate == pytest.approx(0.05)  # half of the time: half of the rate
 
 
 # Tables
@@ -177,7 +118,8 @@ def small(monkeypatch):
     monkeypatch.setattr(ladder, "SIZES", {"phantom": {"rung": sizes, "liver": sizes}})
     monkeypatch.setattr(ladder, "PARTS", {"phantom": 16})
     ticks = itertools.count()
-    monkeypatch.setattr(ladder, "time", SimpleNamespace(monotonic=lambda: next(ticks), perf_counter=lambda: next(ticks)))
+    monkeypatch.setattr(ladder, "time", SimpleNamespace(perf_counter=lambda: next(ticks)))
+    monkeypatch.setattr(clocks, "time", SimpleNamespace(monotonic=lambda: next(ticks)))
     tf.config.run_functions_eagerly(True)
     yield
     tf.config.run_functions_eagerly(False)

@@ -149,36 +149,6 @@ def test_candidates_of_one_kind_grow_no_forest_and_are_said_aloud(patients, tmp_
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.fixture
-def clock(monkeypatch):
-    """A clock of ten seconds after its first batch, at 60 s; wall and processor time are set by hand."""
-    times = {"wall": 0.0, "own": 0.0}
-    monkeypatch.setattr(surveyed.time, "monotonic", lambda: times["wall"])
-    monkeypatch.setattr(surveyed.time, "process_time", lambda: times["own"])
-    made = surveyed._Clock(1e-3, 10.0, 0.0)
-    made.set_model(SimpleNamespace(optimizer=SimpleNamespace(learning_rate=0), stop_training=False))
-    made.on_train_begin()
-    times.update(wall=60.0, own=60.0)  # tracing
-    assert made.progress() == 0
-    made.on_train_batch_end(0)
-    return made, times
-
-
-def test_the_clock_starts_when_the_first_batch_is_over(clock):
-    made, times = clock
-    times.update(wall=65.0, own=70.0)  # two cores
-    assert made.progress() == pytest.approx(0.5) and not made.model.stop_training
-    times.update(wall=70.0, own=80.0)
-    made.on_train_batch_end(1)
-    assert made.model.stop_training
-
-
-def test_the_clock_waits_while_others_have_the_processor(clock):
-    made, times = clock
-    times.update(wall=160.0, own=62.0)
-    assert made.progress() == pytest.approx(0.2)
-
-
 def test_what_was_done_once_is_not_done_again(tmp_path):
     done = []
     first = surveyed._timed(tmp_path / "seconds.json", lambda: done.append(1))

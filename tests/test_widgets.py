@@ -331,6 +331,13 @@ def test_lesions_are_implanted_into_the_liver_and_outlined(playground):
     assert liver_box(playground) == (3, 8, 2, 5)
 
 
+def test_a_distractor_takes_part_of_the_livers_outline(playground):
+    before = len(picture(playground).collections[0].get_segments())
+    control(playground, "of distractors").value = 1
+    assert len(picture(playground).collections[0].get_segments()) != before
+    assert len(picture(playground).collections[1].get_segments()) == 0
+
+
 def test_a_grey_slice_can_be_changed():
     playground = widgets.augmentation_playground(IMAGE[..., 1], LABELS)
     control(playground, "brightness").value = 0.5

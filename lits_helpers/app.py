@@ -363,6 +363,8 @@ def serve(settings: Settings, *, root: Path | str, model: Path | str, scan: str 
             },
         )
         voila.config.VoilaConfiguration.file_allowlist = []
+        # An extension of JupyterLab, which wants parts of it that a page of Voila has not, and says so.
+        voila.config.VoilaConfiguration.extension_denylist = ["jupyterlab-jupytext"]
         voila.config.MappingKernelManager.cull_idle_timeout = _IDLE_SECONDS
         voila.config.MappingKernelManager.cull_interval = 60
         voila.initialize([])

@@ -31,7 +31,7 @@ from .drawing import (
     error_map, outlined, panels, show_ct, styled,
 )
 from .distances import bounding_box
-from .files import DataError, atomic_path, shown
+from .files import DataError, atomic_path, shown, temporary_folder
 from .masks import TUMOUR
 from .pictures import read_image
 from .scan_access import PICTURES, UPLOAD_MEGABYTES, VOLUMES, Scan, inside, keep_upload, list_scans, suggestions
@@ -343,13 +343,11 @@ def serve(settings: Settings, *, root: Path | str, model: Path | str, scan: str 
     if scan:
         scan = str(inside(root, scan).relative_to(root))
     _require_free(port)
-    folder = settings.output_root / "app"
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="session-", dir=folder) as session:
-        uploads = Path(session) / "uploads"
+    with temporary_folder(settings.output_root / "app") as session:
+        uploads = session / "uploads"
         uploads.mkdir()
         notebook = write_notebook(
-            Path(session) / "notebook" / "reviewer.ipynb",
+            session / "notebook" / "reviewer.ipynb",
             root=str(root), model=str(model), image_size=settings.image_size, uploads=str(uploads), scan=scan,
         )
         token = secrets.token_urlsafe(24)

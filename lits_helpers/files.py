@@ -5,10 +5,19 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import platform
+import re
 import shutil
+import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
+
+# Stands in names of what is being written: machines that share an output root number processes alike.
+_MACHINE = hashlib.sha256(platform.node().encode()).hexdigest()[:8]
+_tidied: set[str] = set()
+_tidying = threading.Lock()
 
 
 class DataError(ValueError):
@@ -48,7 +57,8 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
 
     The temporary file lies in the folder of ``path`` and keeps its ending, because OpenCV,
     nibabel and Keras choose the format by it. After an error it is removed, and an older file
-    under ``path`` stays as it was.
+    under ``path`` stays as it was. What a killed process left goes with the next one's first file
+    in that folder.
 
     Raises
     ------
@@ -56,11 +66,41 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
         If the disk is full or the folder cannot be written; the message says where.
     """
     path = Path(path)
-    temporary = path.with_name(f".writing-{os.getpid()}-{path.name}")
+    temporary = path.with_name(_unfinished(path.name))
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        os.replace(temporary, path)
+        with refusals_named(path):
+            _make_tidy(path.parent)
+            yield temporary
+            os.replace(temporary, path)
+    finally:
+        with suppress(OSError):  # of a folder that could not be made, say
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def temporary_folder(beside: str | os.PathLike) -> Iterator[Path]:
+    """A folder below ``beside``, to be filled and moved from; what is left in it goes at the end.
+
+    Raises
+    ------
+    DataError
+        As :func:`atomic_path`.
+    """
+    with refusals_named(Path(beside)):
+        _make_tidy(Path(beside))
+        with TemporaryDirectory(prefix=_unfinished(""), dir=beside) as folder:
+            yield Path(folder)
+
+
+def _unfinished(name: str) -> str:
+    return f".writing-{_MACHINE}-{os.getpid()}-{name}"
+
+
+@contextmanager
+def refusals_named(path: Path) -> Iterator[None]:
+    """Name the next step where a disk is full or does not let us write to ``path``: a DataError then."""
+    try:
+        yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise DataError(
@@ -72,9 +112,34 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
                 f"cannot write {path} ({error.strerror}): set LITS_OUTPUT_ROOT to a writable folder"
             ) from error
         raise
-    finally:
-        with suppress(OSError):  # of a folder that could not be made, say
-            temporary.unlink(missing_ok=True)
+
+
+def _make_tidy(folder: Path) -> None:
+    """Make a folder, and at this process's first call remove what killed ones were writing there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    place = os.path.realpath(folder)
+    with _tidying:
+        if place in _tidied:
+            return
+        _tidied.add(place)
+        for path in folder.glob(".writing-*"):
+            writer = re.match(rf"\.writing-{_MACHINE}-(\d+)-", path.name)
+            if writer and not _runs(int(writer[1])):
+                with suppress(OSError):  # Windows keeps a file that is open
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _runs(process: int) -> bool:
+    """Whether another process of that number runs. On Windows, asking would end it: never."""
+    if os.name == "nt" or process == os.getpid():  # our own number, of a container before this one
+        return False
+    try:
+        os.kill(process, 0)  # sends nothing
+    except ProcessLookupError:
+        return False
+    except OSError:
+        pass  # it is another user's
+    return True
 
 
 def require_free_space(folder: str | os.PathLike, needed_bytes: int) -> None:
@@ -96,9 +161,19 @@ def fingerprint(paths: Iterable[str | os.PathLike], *extra: object) -> str:
     Built from each file's path, size and modification time, not from its contents, so that
     58,638 slices take about a second. A link that leads nowhere counts as a file, to be reported
     by whoever reads it. ``extra`` values (an image size, a version) enter too.
+
+    Raises
+    ------
+    DataError
+        If a file is no longer there, or cannot be asked for; the message names it.
     """
     digest = hashlib.sha256(repr(extra).encode())
     for path in paths:
-        state = os.stat(path) if os.path.exists(path) else os.lstat(path)
+        try:
+            state = os.stat(path) if os.path.exists(path) else os.lstat(path)
+        except OSError as error:
+            raise DataError(
+                f"{path}: {error.strerror}; it was there when the folder was searched: index it anew"
+            ) from error
         digest.update(f"{path}\0{state.st_size}\0{state.st_mtime_ns}\n".encode())
     return digest.hexdigest()[:16]

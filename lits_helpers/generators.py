@@ -16,7 +16,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import cv2
@@ -25,7 +24,7 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from .augmentation import Augmentation, change_intensity, warp_in_place
-from .files import DataError, fingerprint, require_free_space
+from .files import DataError, fingerprint, require_free_space, temporary_folder
 from .masks import LIVER, LIVER_AND_TUMOUR, TUMOUR, read_labels
 from .pictures import read_image
 from .synthesis import implant
@@ -116,12 +115,13 @@ def decode_slices(table: pd.DataFrame, size: int, output_root: Path) -> SliceCac
     Parameters
     ----------
     table : DataFrame
-        With ``image_path`` and ``mask_path``.
+        Slice table (:mod:`lits_helpers.index`), or part of one.
     size : int
         Rows and columns to resize to.
     output_root : Path
-        Gets ``cache/<fingerprint>/``, 4 bytes a pixel. The fingerprint changes with the files and
-        the size. A folder is complete or absent: it is built under another name, then moved.
+        Gets ``cache/<fingerprint>/``, 4 bytes a pixel. The fingerprint changes with the files, with
+        what the table says of them, and the size. A folder is complete or absent: it is built
+        under another name, then moved.
 
     Returns
     -------
@@ -130,11 +130,12 @@ def decode_slices(table: pd.DataFrame, size: int, output_root: Path) -> SliceCac
     Raises
     ------
     DataError
-        If a file is unreadable, or the disk too full.
+        If a file is unreadable or another than the table tells of, or the disk too full.
     """
     if not len(table):
         raise DataError("there are no slices to decode: the table is empty")
-    key = fingerprint([*table.image_path, *table.mask_path], __name__, size, 1)
+    told = table[["liver_pixels", "tumour_pixels"]].to_numpy().tolist()
+    key = fingerprint([*table.image_path, *table.mask_path], __name__, size, told, 1)
     folder = Path(output_root) / "cache" / key
     if not folder.exists():
         with ThreadPoolExecutor() as pool:
@@ -143,7 +144,11 @@ def decode_slices(table: pd.DataFrame, size: int, output_root: Path) -> SliceCac
 
 
 def _decoded(row: object, size: int) -> tuple[np.ndarray, np.ndarray]:
-    return resize_image(read_image(row.image_path), size), resize_labels(read_labels(row.mask_path), size)
+    image, labels = read_image(row.image_path), read_labels(row.mask_path)
+    pixels = (np.count_nonzero(labels == LIVER), np.count_nonzero(labels == TUMOUR))
+    if pixels != (row.liver_pixels, row.tumour_pixels) or image.shape[:2] != labels.shape:
+        raise DataError(f"{row.mask_path}, or its image, changed since the table was made: index the folder anew")
+    return resize_image(image, size), resize_labels(labels, size)
 
 
 def build_cache(slices: Iterable[tuple[np.ndarray, np.ndarray]], number: int, size: int, folder: Path) -> None:
@@ -164,21 +169,21 @@ def build_cache(slices: Iterable[tuple[np.ndarray, np.ndarray]], number: int, si
     """
     needed = 4 * size * size * number
     require_free_space(folder, needed)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    # Two containers that share an output root may have the same process number: the name is drawn.
-    with TemporaryDirectory(prefix=".writing-", dir=folder.parent) as temporary:
-        building = Path(temporary) / folder.name
+    with temporary_folder(folder.parent) as temporary:
+        building = temporary / folder.name
         building.mkdir()
-        shape = (number, size, size)
-        images, labels = (
-            np.lib.format.open_memmap(building / f"{name}.npy", "w+", np.uint8, of_shape)
-            for name, of_shape in (("images", (*shape, 3)), ("labels", shape))
-        )
         slices = tqdm(slices, total=number, desc=f"decoding to {needed / 1e6:,.0f} MB", unit="slice")
-        for position, (image, mask) in enumerate(slices):
-            images[position], labels[position] = image, mask
-        images.flush()
-        labels.flush()
+        # Written, not mapped: a disk that is full after all then gives an error, and does not end the process.
+        with open(building / "images.npy", "wb") as images, open(building / "labels.npy", "wb") as labels:
+            for file, of_shape in ((images, (number, size, size, 3)), (labels, (number, size, size))):
+                header = {"descr": "|u1", "fortran_order": False, "shape": of_shape}
+                np.lib.format.write_array_header_1_0(file, header)
+            for _, (image, mask) in zip(range(number), slices, strict=True):
+                images.write(np.ascontiguousarray(image, np.uint8).reshape(size, size, 3))
+                labels.write(np.ascontiguousarray(mask, np.uint8).reshape(size, size))
+            for file in (images, labels):
+                file.flush()
+                os.fsync(file.fileno())
         try:
             os.replace(building, folder)
         except OSError:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, replace
@@ -20,7 +19,7 @@ from tqdm.auto import tqdm
 
 from .anatomy import NOWHERE, Anatomy, Box, Canvas, draw_anatomy
 from .conversion import write_slice_files
-from .files import DataError, require_free_space
+from .files import DataError, require_free_space, temporary_folder
 from .settings import Settings
 from .volumes import write_nifti
 
@@ -329,9 +328,8 @@ def write_phantom(
     scans += [(patient, k) for k, patient in enumerate(rescans, start=1)]
     require_free_space(root.parent, len(scans) * 26 * size * size * 2)
     try:
-        root.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".writing-{root.name}-", dir=root.parent) as beside:
-            written = Path(beside) / "new"
+        with temporary_folder(root.parent) as beside:
+            written = beside / "new"
             # Threads, not processes: NumPy and OpenCV let go of Python's lock while they compute.
             pool = ThreadPoolExecutor(os.cpu_count())
             try:
@@ -347,7 +345,7 @@ def write_phantom(
                 patients=patients, size=size, seed=seed, jpeg_quality=jpeg_quality, rescans=rescans
             )
             (written / DESCRIPTION).write_text(json.dumps(about, indent=1) + "\n")
-            _put_in_place(written, root, Path(beside) / "old")
+            _put_in_place(written, root, beside / "old")
     except OSError as error:
         raise DataError(
             f"cannot write the phantom to {root} ({error}): set LITS_OUTPUT_ROOT to a writable folder"

@@ -1,5 +1,7 @@
 import errno
 import os
+import subprocess
+import sys
 
 import pytest
 
@@ -41,6 +43,58 @@ def test_after_an_interruption_by_the_user_nothing_is_left(tmp_path):
         temporary.write_text("half")
         raise KeyboardInterrupt
     assert names_in(tmp_path) == []
+
+
+@pytest.fixture
+def stranger():
+    """Number of a process that runs until it is told to end by a call."""
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        yield process.pid, lambda: process.communicate(b"\n")
+
+
+def test_what_a_killed_process_was_writing_goes_with_the_next_ones_first_file(tmp_path, stranger, monkeypatch):
+    number, end = stranger
+    monkeypatch.setattr(files, "_MACHINE", "here")
+    ours, others, far = (
+        f".writing-{machine}-{of}-x.csv" for machine, of in (("here", os.getpid()), ("here", number), ("there", 2**22 + 1))
+    )
+    (tmp_path / f".writing-here-{number}-folder").mkdir()
+    (tmp_path / f".writing-here-{number}-folder" / "half").touch()
+
+    def written_first():
+        for name in (ours, others, far):
+            (tmp_path / name).touch()
+        monkeypatch.setattr(files, "_tidied", set())
+        with atomic_path(tmp_path / "table.csv") as temporary:
+            temporary.touch()
+        return names_in(tmp_path)
+
+    kept = [] if os.name == "nt" else [others, f".writing-here-{number}-folder"]
+    assert written_first() == sorted([*kept, far, "table.csv"])
+    end()
+    assert written_first() == sorted([far, "table.csv"])
+
+
+def test_a_file_that_is_being_written_stays_when_more_are_written_beside_it(tmp_path):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link").symlink_to("folder")
+    with atomic_path(tmp_path / "folder" / "a") as first, atomic_path(tmp_path / "link" / "b") as second:
+        first.touch()
+        second.touch()
+    assert names_in(tmp_path / "folder") == ["a", "b"]
+
+
+def test_a_temporary_folder_is_left_empty_and_names_what_it_was_refused(tmp_path):
+    with files.temporary_folder(tmp_path / "new") as folder:
+        (folder / "left").touch()
+        os.replace(folder / "left", tmp_path / "new" / "kept")
+        (folder / "half").touch()
+    assert names_in(tmp_path / "new") == ["kept"]
+    with pytest.raises(DataError, match="no space left while writing .*new.*LITS_OUTPUT_ROOT"):
+        with files.temporary_folder(tmp_path / "new") as folder:
+            (folder / "half").touch()
+            raise OSError(errno.ENOSPC, "full")
+    assert names_in(tmp_path / "new") == ["kept"]
 
 
 def test_other_errors_of_the_system_pass_unchanged(tmp_path):

@@ -13,6 +13,7 @@ from lits_helpers import generators
 from lits_helpers.augmentation import Augmentation
 from lits_helpers.files import DataError
 from lits_helpers.generators import SliceCache, batches, decode_slices, resize_image, resize_labels
+from lits_helpers.index import build_index
 from lits_helpers.masks import read_labels
 
 
@@ -43,11 +44,11 @@ def test_nothing_is_written_beside_the_data(slice_folder, table, tmp_path):
     assert {p: p.stat().st_mtime_ns for p in [slice_folder, *slice_folder.rglob("*")]} == before
 
 
-def test_a_changed_file_or_size_is_decoded_again(table, cache, tmp_path):
+def test_a_changed_file_or_size_is_decoded_again(slice_folder, table, cache, tmp_path):
     assert decode_slices(table, 16, tmp_path / "out").labels.shape == (16, 16, 16)
     os.replace(table.mask_path[2], table.mask_path[1])
     os.link(table.mask_path[1], table.mask_path[2])
-    changed = decode_slices(table, 32, tmp_path / "out")
+    changed = decode_slices(build_index(slice_folder, tmp_path / "out"), 32, tmp_path / "out")
     assert (changed.labels[1] == cache.labels[2]).all() and not (cache.labels[1] == cache.labels[2]).all()
 
 
@@ -71,7 +72,7 @@ DECODE_AND_SHOW = """
 import os, sys
 from pathlib import Path
 import pandas as pd
-from lits_helpers import generators
+from lits_helpers import files, generators
 
 class SlowPool(generators.ThreadPoolExecutor):  # so that both processes are sure to be at it
     def map(self, *arguments):
@@ -81,6 +82,7 @@ class SlowPool(generators.ThreadPoolExecutor):  # so that both processes are sur
 
 generators.ThreadPoolExecutor = SlowPool
 os.getpid = lambda: 7  # as in two containers with one output folder
+files._MACHINE = sys.argv[3]
 cache = generators.decode_slices(pd.read_pickle(sys.argv[1]), 32, Path(sys.argv[2]))
 print(int(cache.images.sum()), int(cache.labels.sum()), flush=True)
 sys.stdin.readline()
@@ -91,8 +93,8 @@ def test_two_processes_that_decode_at_once_share_one_whole_cache(table, tmp_path
     table.to_pickle(tmp_path / "table.pkl")
     command = [sys.executable, "-c", DECODE_AND_SHOW, tmp_path / "table.pkl", tmp_path / "two"]
     both = [
-        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        for _ in range(2)
+        subprocess.Popen([*command, machine], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        for machine in ("one", "other")
     ]
     try:
         assert [process.stdout.readline() for process in both] == ["started\n"] * 2

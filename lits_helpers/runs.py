@@ -8,13 +8,16 @@ state after it, so that :func:`settle` can always make up for what a kill left o
 from __future__ import annotations
 
 import dataclasses
+import errno
 import filecmp
 import json
 import os
-import re
 import shutil
-from contextlib import suppress
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 import keras
 import numpy as np
@@ -58,11 +61,50 @@ def state_path(folder: Path, epoch: int) -> Path:
     return folder / "last" / f"epoch-{epoch:03d}.keras"
 
 
-def settle(folder: Path) -> None:
-    """Finish what a kill left unfinished: the best network, older states, files half written.
+@contextmanager
+def claimed(folder: Path) -> Iterator[None]:
+    """Let no other process train in a run folder meanwhile. The system lets go of it however ours ends.
 
-    Half-written files of a process that still runs stay.
+    Raises
+    ------
+    DataError
+        If another process keeps it, for longer than a look at a finished run takes.
     """
+    with ExitStack() as stack:
+        # Where nothing can be written, or locked, nobody is kept out.
+        with suppress(OSError):
+            folder.mkdir(parents=True, exist_ok=True)
+            file = stack.enter_context(open(folder / ".claimed", "a"))
+            patience = time.monotonic() + 2
+            while not _locked(file):
+                if time.monotonic() > patience:
+                    raise DataError(
+                        f"{folder}: another process trains this run now: wait for its end and call again, or end it"
+                    )
+                time.sleep(0.1)
+        yield
+
+
+def _locked(file: IO) -> bool:
+    """Lock an open file for as long as it is open, unless another process did."""
+    try:
+        if os.name == "nt":
+            import msvcrt
+
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in (errno.EWOULDBLOCK, errno.EACCES, errno.EDEADLK):
+            return False
+        raise
+    return True
+
+
+def settle(folder: Path) -> None:
+    """Finish what a kill left unfinished: the best network, older states."""
     history = read_history(folder)
     if finished := len(history):
         last, best = state_path(folder, finished), folder / "best.keras"
@@ -71,24 +113,6 @@ def settle(folder: Path) -> None:
                 shutil.copy2(last, temporary)  # its time as well: the same file at a glance
         for epoch in range(1, finished):
             state_path(folder, epoch).unlink(missing_ok=True)
-    for path in folder.rglob(".writing-*"):
-        writer = re.match(r"\.writing-(\d+)-", path.name)
-        if writer and not _runs(int(writer[1])):
-            with suppress(OSError):  # Windows keeps a file that is open
-                path.unlink()
-
-
-def _runs(process: int) -> bool:
-    """Whether another process of that number runs. On Windows, asking would end it: never."""
-    if os.name == "nt" or process == os.getpid():  # our own number, of a container before this one
-        return False
-    try:
-        os.kill(process, 0)  # sends nothing
-    except ProcessLookupError:
-        return False
-    except OSError:
-        pass  # it is another user's
-    return True
 
 
 def read_history(folder: Path) -> pd.DataFrame:

@@ -39,6 +39,7 @@ from .recipes import RECIPES
 from .runs import (
     MONITORED,
     REPORT_AUGMENTATION,
+    claimed,
     load_checkpoint,
     parts_per_batch,
     read_history,
@@ -176,8 +177,8 @@ def train(
     ------
     DataError
         If a split is missing, a file cannot be read or written, the disk too full for another
-        epoch, the memory too small for a single slice, or the validation loss no number any
-        more; the epochs before stay.
+        epoch, the memory too small for a single slice, another process trains this run, or the
+        validation loss is no number any more; the epochs before stay.
     """
     return run(slice_task(settings, table, augmentation=augmentation), minutes=minutes)
 
@@ -263,37 +264,38 @@ def run(task: Task, *, minutes: float | None = None) -> Path:
     """Do a task, or go on with it; returns its run folder. Errors and ``minutes`` are those of :func:`train`."""
     deadline = np.inf if minutes is None else time.monotonic() + 60 * minutes
     settings, folder = task.settings, task.folder
-    settle(folder)
-    if _is_done(task, read_history(folder)):
-        return folder
-    policy, reason = precision_policy()
-    print(f"{policy}: {reason}. Run folder: {shown(folder)}")
-    save_split(task.table, folder / "split.csv")
-    parts, devices = parts_per_batch(folder), strategy()
-    if task.batch_size % devices.num_replicas_in_sync:
-        raise DataError(
-            f"batch_size {task.batch_size} does not divide among {devices.num_replicas_in_sync} GPUs: take a "
-            "multiple, or show TensorFlow fewer with CUDA_VISIBLE_DEVICES"
-        )
-    most_parts = -(-task.batch_size // devices.num_replicas_in_sync)
-    while True:
-        write_description(folder, settings, task.table, policy=policy, parts=parts)
-        try:
-            _fit(task, devices, parts=parts, deadline=deadline)
+    with claimed(folder):
+        settle(folder)
+        if _is_done(task, read_history(folder)):
             return folder
-        except tf.errors.ResourceExhaustedError as error:
-            if parts >= most_parts:
-                raise DataError(
-                    f"out of memory with one slice at a time, {task.size} x {task.size} "
-                    f"and {settings.filters} filters: take fewer of either, or end what else uses the GPU"
-                ) from error
-        # Out of the except block: the error keeps the network that did not fit in memory.
-        gc.collect()
-        parts = min(2 * parts, most_parts)
-        print(
-            f"out of memory: batches of {task.batch_size} are taken in {parts} parts from here on. Steps and "
-            "schedule stay; batch normalisation and Dice in the loss see a part, so scores can differ a little"
-        )
+        policy, reason = precision_policy()
+        print(f"{policy}: {reason}. Run folder: {shown(folder)}")
+        save_split(task.table, folder / "split.csv")
+        parts, devices = parts_per_batch(folder), strategy()
+        if task.batch_size % devices.num_replicas_in_sync:
+            raise DataError(
+                f"batch_size {task.batch_size} does not divide among {devices.num_replicas_in_sync} GPUs: take a "
+                "multiple, or show TensorFlow fewer with CUDA_VISIBLE_DEVICES"
+            )
+        most_parts = -(-task.batch_size // devices.num_replicas_in_sync)
+        while True:
+            write_description(folder, settings, task.table, policy=policy, parts=parts)
+            try:
+                _fit(task, devices, parts=parts, deadline=deadline)
+                return folder
+            except tf.errors.ResourceExhaustedError as error:
+                if parts >= most_parts:
+                    raise DataError(
+                        f"out of memory with one slice at a time, {task.size} x {task.size} "
+                        f"and {settings.filters} filters: take fewer of either, or end what else uses the GPU"
+                    ) from error
+            # Out of the except block: the error keeps the network that did not fit in memory.
+            gc.collect()
+            parts = min(2 * parts, most_parts)
+            print(
+                f"out of memory: batches of {task.batch_size} are taken in {parts} parts from here on. Steps and "
+                "schedule stay; batch normalisation and Dice in the loss see a part, so scores can differ a little"
+            )
 
 
 def _fit(task: Task, devices: tf.distribute.Strategy, *, parts: int, deadline: float) -> None:

@@ -112,22 +112,6 @@ def test_a_state_beyond_the_history_is_no_epoch_and_is_left_to_be_replaced(tmp_p
     assert runs.read_history(tmp_path).epoch.tolist() == [1]
 
 
-def test_half_written_files_go_with_the_process_that_wrote_them(tmp_path):
-    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
-        ours, others = (tmp_path / f".writing-{number}-best.keras" for number in (os.getpid(), process.pid))
-        (tmp_path / "last").mkdir()
-        below = tmp_path / "last" / f".writing-{process.pid}-epoch-001.keras"
-        for path in (ours, others, below):
-            path.touch()
-        runs.settle(tmp_path)
-        assert not ours.exists()
-        if os.name != "nt":
-            assert others.exists() and below.exists()
-        process.communicate(b"\n")
-    runs.settle(tmp_path)
-    assert list(tmp_path.rglob(".writing-*")) == []
-
-
 def test_a_run_remembers_in_how_many_parts_it_takes_a_batch(settings, table, tmp_path):
     assert runs.parts_per_batch(tmp_path) == 1
     runs.write_description(tmp_path, settings, table, policy="float32", parts=4)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -17,6 +18,16 @@ def usable_memory() -> int:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
     except (AttributeError, OSError, ValueError):  # no sysconf on Windows
         return 2**63
+
+
+def _end_with_parent() -> None:
+    """Let a worker not outlive a process that was killed: it would wait for jobs forever."""
+
+    def watch() -> None:
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def run_jobs(
@@ -71,7 +82,7 @@ def run_jobs(
         if threads:
             executor = ThreadPoolExecutor(workers)
         else:  # started afresh, not forked: a fork of a process with TensorFlow's threads may hang
-            executor = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"))
+            executor = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _end_with_parent)
     futures = [executor.submit(function, *job) for job in jobs]
     try:
         with tqdm(total=sum(weights), desc=description, unit=unit, delay=1) as bar:

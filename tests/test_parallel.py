@@ -1,6 +1,8 @@
 import math
 import operator
 import os
+import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -50,11 +52,26 @@ def test_dead_workers_are_explained():
         run(os._exit, [(1,)])
 
 
+KILLED = """
+from lits_helpers.parallel import run_jobs
+run_jobs(exec, [("import time; print('up', flush=True); time.sleep(1000)",)] * 2, description="", unit="")
+"""
+
+
+def test_workers_do_not_outlive_a_process_that_was_killed():
+    with subprocess.Popen([sys.executable, "-c", KILLED], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        for _ in range(min(2, os.cpu_count())):
+            assert process.stdout.readline().strip() == b"up"
+        process.kill()
+        # The workers have the same end of the pipe: it is closed when the last of them has gone.
+        assert process.communicate(timeout=60)[0] == b""
+
+
 @pytest.mark.parametrize(("memory", "workers"), [(0, 3), (400, 2), (10_000, 1)])
 def test_no_more_run_at_once_than_fit_into_memory(monkeypatch, memory, workers):
     seen = []
 
-    def threads(number, context):
+    def threads(number, context, initializer):
         seen.append(number)
         return ThreadPoolExecutor(number)
 

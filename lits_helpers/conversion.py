@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from . import dicom
-from .files import DataError, atomic_path, collected_error, fingerprint, require_free_space
+from .files import DataError, atomic_path, collected_error, fingerprint, refusals_named, require_free_space
 from .parallel import run_jobs
 from .pictures import write_image
 from .volumes import Geometry, Volume, check_pair, read_geometry, read_label_volume, read_volume
@@ -115,11 +115,19 @@ def _convert(case: dict, root: Path, ending: str, jpeg_quality: int, key: str) -
     except DataError as error:
         return record | {"problem": str(error)}
     for number, image in enumerate(volume.hounsfield):
+    # An older record must not vouch for slices of which some are new.
+    with refusals_named(root):
+        _record_path(root, record["volume"]).unlink(missing_ok=True)
+    written = set()
         image_path, mask_path = slice_paths(root, record["volume"], number, ending, ".png")
         write_image(image_path, three_channels(image), jpeg_quality=jpeg_quality)
         if labels is not None:
+        written.add(image_path)
             write_image(mask_path, labels[number])
     geometry = volume.geometry
+            written.add(mask_path)
+    with refusals_named(root):
+        _remove_others(root, record["volume"], written)
     record |= {
         "image_path": str(case["image_path"]), "mask_path": str(case["mask_path"]),
         "slices": len(volume.hounsfield), "height": volume.hounsfield.shape[1],
@@ -128,15 +136,31 @@ def _convert(case: dict, root: Path, ending: str, jpeg_quality: int, key: str) -
         "orientation": geometry.orientation, "affine": geometry.affine.tolist(),
         "notes": "; ".join(notes), "seconds": round(time.perf_counter() - started, 2),
     }
-    with atomic_path(root / RECORDS / f"volume-{record['volume']}.json") as temporary:
+    with atomic_path(_record_path(root, record["volume"])) as temporary:
         temporary.write_text(json.dumps(record, indent=1) + "\n")
     return record
 
 
 def _finished(root: Path, case: dict, ending: str, key: str) -> dict | None:
+def _record_path(root: Path, volume: int) -> Path:
+    return root / RECORDS / f"volume-{volume}.json"
+
+
+def _remove_others(root: Path, volume: int, written: set[Path]) -> None:
+    """Remove slices that an earlier, longer volume of this number left, or one without the same files."""
+    for ending in _BYTES_PER_PIXEL:
+        for kind in (0, 1):  # images, masks
+            old = []
+            while (path := slice_paths(root, volume, len(old), ending, ".png")[kind]).exists():
+                old.append(path)
+            for path in reversed(old):  # from the end, so that none is overlooked after a kill
+                if path not in written:
+                    path.unlink(missing_ok=True)
+
+
     """The record of a volume whose slice files are all there and were made from these files."""
     try:
-        record = json.loads((root / RECORDS / f"volume-{case['volume']}.json").read_text())
+        record = json.loads(_record_path(root, case["volume"]).read_text())
     except (OSError, ValueError):
         return None
     if record["key"] != key:
@@ -212,9 +236,8 @@ def convert_volumes(
     for case in cases.to_dict("records"):
         try:
             key = fingerprint(_source_files(case), CONVERSION_VERSION, ending, jpeg_quality)
-        except OSError as error:
-            problem = f"{error.filename}: {error.strerror}"
-            records.append({"volume": case["volume"], "problem": problem, "notes": ""})
+        except DataError as error:
+            records.append({"volume": case["volume"], "problem": str(error), "notes": ""})
             continue
         record = _finished(root, case, ending, key)
         if record:

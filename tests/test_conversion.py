@@ -1,5 +1,6 @@
 import json
 import os
+from pathlib import Path
 
 import nibabel
 import numpy as np
@@ -191,6 +192,36 @@ def test_a_volume_whose_file_changed_is_converted_again(cases, tmp_path, monkeyp
     seen = converted(monkeypatch)
     convert_volumes(cases, tmp_path / "slices")
     assert seen == [5]
+
+
+def test_a_shorter_volume_leaves_no_slice_of_the_longer_one_it_replaced(cases, tmp_path):
+    convert_volumes(cases[:1], tmp_path / "slices")
+    for path in (cases.image_path[0], cases.mask_path[0]):
+        stored = nibabel.load(path)
+        nibabel.save(stored.slicer[..., :2], path)
+    convert_volumes(cases[:1], tmp_path / "slices")
+    convert_volumes(cases[:1], tmp_path / "once")
+    assert contents(tmp_path / "slices") == contents(tmp_path / "once")
+    assert len(contents(tmp_path / "slices")) == 4
+    convert_volumes(cases[:1].assign(mask_path=""), tmp_path / "slices", ending=".jpg")
+    assert sorted(Path(name).name for name in contents(tmp_path / "slices")) == [
+        "volume-4_slice_0.jpg", "volume-4_slice_1.jpg"
+    ]
+
+
+def test_a_volume_put_back_after_half_a_conversion_of_another_is_converted_whole(cases, tmp_path, monkeypatch):
+    image = Path(cases.image_path[0])
+    convert_volumes(cases[:1], tmp_path / "slices")
+    expected = contents(tmp_path / "slices")
+    image.rename(tmp_path / "kept.nii.gz")
+    write_nifti(image, liver_and_noise(99)[0], (5, 0.8, 0.8))
+    with monkeypatch.context() as patch:
+        patch.setattr(conversion, "_remove_others", lambda *given: 1 / 0)  # after all slices, before the record
+        with pytest.raises(ZeroDivisionError):
+            convert_volumes(cases[:1], tmp_path / "slices")
+    (tmp_path / "kept.nii.gz").rename(image)
+    convert_volumes(cases[:1], tmp_path / "slices")
+    assert contents(tmp_path / "slices") == expected
 
 
 def test_a_slice_that_was_deleted_comes_back(cases, tmp_path, monkeypatch):

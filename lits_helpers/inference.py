@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -15,7 +16,7 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from .dicom_masks import write_segmentation
-from .files import DataError, atomic_path
+from .files import DataError, temporary_folder
 from .generators import SliceCache, resize_image
 from .index import SPACING
 from .masks import THRESHOLD, TUMOUR, read_labels
@@ -341,17 +342,22 @@ def predict_files(
             threshold=threshold, batch_size=batch_size, flips=flips, wanted=wanted,
         )
     rows = []
-    for row, (mask, highest) in zip(table.itertuples(), predicted, strict=True):
-        name = f"masks/volume-{row.volume}_slice_{row.slice}_prediction.png"
-        write_image(folder / name, mask.astype(np.uint8) * 255)
-        rows.append(
-            {
-                "volume": row.volume, "slice": row.slice, "file": name,
-                "tumour_pixels": int(mask.sum()), "highest_probability": highest, "threshold": threshold,
-            }
-        )
-    with atomic_path(folder / "predictions.csv") as temporary:
-        pd.DataFrame(rows).to_csv(temporary, index=False)
+    # Earlier predictions stay until these are complete, and no list ever tells of other masks than its own.
+    with temporary_folder(folder) as new:
+        for row, (mask, highest) in zip(table.itertuples(), predicted, strict=True):
+            name = f"masks/volume-{row.volume}_slice_{row.slice}_prediction.png"
+            write_image(new / name, mask.astype(np.uint8) * 255)
+            rows.append(
+                {
+                    "volume": row.volume, "slice": row.slice, "file": name,
+                    "tumour_pixels": int(mask.sum()), "highest_probability": highest, "threshold": threshold,
+                }
+            )
+        pd.DataFrame(rows).to_csv(new / "predictions.csv", index=False)
+        (folder / "predictions.csv").unlink(missing_ok=True)
+        (folder / "masks").mkdir(exist_ok=True)
+        for name in [row["file"] for row in rows] + ["predictions.csv"]:
+            os.replace(new / name, folder / name)
     return folder / "predictions.csv"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
+import re
 import time
 from pathlib import Path
 
@@ -70,6 +71,8 @@ def run_notebooks(settings: Settings) -> Path:
                 client.execute_cell(cell, position)
         print(f"{source.stem}: {time.monotonic() - started:.0f} s")
         page, _ = nbconvert.HTMLExporter().from_notebook_node(notebook)
+        # They would be fetched from the network, to set formulas and draw widgets: here are figures.
+        page = re.sub(r"<script\b.*?</script>", "", page, flags=re.DOTALL)
         with atomic_path(folder / f"{source.stem}.html") as temporary:
             temporary.write_text(page, encoding="utf-8")
         _save_figures(notebook, folder / "figures", source.stem)

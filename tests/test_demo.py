@@ -1,3 +1,4 @@
+import re
 import sys
 from contextlib import contextmanager
 
@@ -50,6 +51,9 @@ def test_notebooks_run_in_order_with_the_settings_and_leave_pages_and_figures(se
         "01_first.html", "02_second.html", "03_third.html", "04_fourth.html",
     ]
     assert f"GIVEN tiny {settings.data_root}" in (folder / "04_fourth.html").read_text()
+    for page in folder.glob("*.html"):
+        targets = re.findall(r'\b(?:src|href)\s*=\s*["\']?([^"\'>]*)', page.read_text())
+        assert all(target.startswith(("data:", "#")) for target in targets) and "<script" not in page.read_text()
     (figure,) = (folder / "figures").iterdir()
     assert figure.name == "02_second_1.png" and figure.read_bytes().startswith(b"\x89PNG")
 

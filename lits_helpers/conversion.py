@@ -114,20 +114,20 @@ def _convert(case: dict, root: Path, ending: str, jpeg_quality: int, key: str) -
         volume, labels, notes = read_case(case)
     except DataError as error:
         return record | {"problem": str(error)}
-    for number, image in enumerate(volume.hounsfield):
     # An older record must not vouch for slices of which some are new.
     with refusals_named(root):
         _record_path(root, record["volume"]).unlink(missing_ok=True)
     written = set()
+    for number, image in enumerate(volume.hounsfield):
         image_path, mask_path = slice_paths(root, record["volume"], number, ending, ".png")
         write_image(image_path, three_channels(image), jpeg_quality=jpeg_quality)
-        if labels is not None:
         written.add(image_path)
+        if labels is not None:
             write_image(mask_path, labels[number])
-    geometry = volume.geometry
             written.add(mask_path)
     with refusals_named(root):
         _remove_others(root, record["volume"], written)
+    geometry = volume.geometry
     record |= {
         "image_path": str(case["image_path"]), "mask_path": str(case["mask_path"]),
         "slices": len(volume.hounsfield), "height": volume.hounsfield.shape[1],
@@ -141,7 +141,6 @@ def _convert(case: dict, root: Path, ending: str, jpeg_quality: int, key: str) -
     return record
 
 
-def _finished(root: Path, case: dict, ending: str, key: str) -> dict | None:
 def _record_path(root: Path, volume: int) -> Path:
     return root / RECORDS / f"volume-{volume}.json"
 
@@ -158,6 +157,7 @@ def _remove_others(root: Path, volume: int, written: set[Path]) -> None:
                     path.unlink(missing_ok=True)
 
 
+def _finished(root: Path, case: dict, ending: str, key: str) -> dict | None:
     """The record of a volume whose slice files are all there and were made from these files."""
     try:
         record = json.loads(_record_path(root, case["volume"]).read_text())

@@ -68,7 +68,7 @@ browser: $(INSTALLED)
 	$(VENV_PYTHON) -m pytest tests/browser
 
 clean:
-	rm -rf outputs .pytest_cache .benchmarks build *.egg-info
+	rm -rf outputs .pytest_cache .hypothesis .benchmarks build *.egg-info
 	find lits_helpers tests notebooks -name __pycache__ -prune -exec rm -rf {} +
 
 # A moved or copied clone brings a .venv that installs from the old place: the stamp holds the

@@ -72,7 +72,8 @@ def split_patients(table: pd.DataFrame, *, seed: int = 32) -> pd.DataFrame:
     """Whole patients to train, validation and test, 60 : 20 : 20, with and without tumour alike.
 
     A volume counts as a patient unless the table has a column ``patient``, from
-    :func:`lits_helpers.audit.with_patients`: then all volumes of a patient go to one side.
+    :func:`lits_helpers.audit.with_patients`: then all volumes of a patient go to one side. The
+    order of the rows decides nothing.
 
     Returns
     -------
@@ -125,7 +126,7 @@ def fold_patients(table: pd.DataFrame, *, folds: int = 5, seed: int = 32) -> pd.
 
     Patients are shuffled and dealt out like cards, those with a tumour first: folds differ by one
     patient at most, in all and of each kind. A ``patient`` of several volumes is one, as for
-    :func:`split_patients`.
+    :func:`split_patients`, and the order of the rows decides nothing.
 
     Returns
     -------

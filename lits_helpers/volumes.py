@@ -249,7 +249,9 @@ def read_label_volume(path: Path | str, geometry: Geometry, *, series: str = "")
             stored = dicom_masks.read_mask_series(path, geometry.series, uid=series)
         return geometry.to_screen(stored)
     own = read_geometry(path)
-    if (own.is_identity or geometry.is_identity) and own.shape == geometry.shape:
+    # A volume halfway between two orientations falls to another one by the rounding of its header.
+    same_axes = np.allclose(own.affine[:3, :3], geometry.affine[:3, :3], rtol=0, atol=1e-3)
+    if own.shape == geometry.shape and (same_axes or own.is_identity or geometry.is_identity):
         own = geometry
     if own.screen_shape != geometry.screen_shape:
         raise DataError(

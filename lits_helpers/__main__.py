@@ -87,6 +87,10 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument(
         "--dicom-seg", action="store_true", help="write DICOM segmentation objects beside DICOM scans"
     )
+    predict.add_argument(
+        "--keep-patient", action="store_true",
+        help="copy the patient's name, number, birth date and study from the scan into these objects; else they are empty",
+    )
     population = command(
         "population", "Describe tumour burden, lesions and their place over reference labels, or predictions.", skips=True
     )
@@ -382,10 +386,12 @@ def _export(settings: Settings, options: argparse.Namespace) -> None:
 
 
 def _predict(settings: Settings, options: argparse.Namespace) -> None:
-    from .inference import predict_files, predict_scan, shows_body
+    from .inference import predict_files, predict_scan, scan_names, shows_body
     from .layouts import choose, find_layouts
     from .phantom import ensure_phantom
 
+    if options.keep_patient and not options.dicom_seg:
+        raise DataError("only DICOM segmentations can hold a patient: add --dicom-seg, or leave out --keep-patient")
     model = _network(options.model, settings)
     folder = settings.output_root / "predictions"
     chosen = dict(flips=options.flips, wanted=shows_body if options.skip_air else None)
@@ -397,9 +403,10 @@ def _predict(settings: Settings, options: argparse.Namespace) -> None:
             return
         scans = list(zip(found.cases.image_path, found.cases.image_series))
     problems = []
-    for path, series in scans:
+    chosen |= {"dicom_seg": options.dicom_seg, "keep_patient": options.keep_patient}
+    for (path, series), name in zip(scans, scan_names([path for path, _ in scans]), strict=True):
         try:
-            print(shown(predict_scan(model, path, folder, series=series, dicom_seg=options.dicom_seg, **chosen)))
+            print(shown(predict_scan(model, path, folder, series=series, name=name, **chosen)))
         except DataError as error:
             problems.append(str(error))
     if problems:

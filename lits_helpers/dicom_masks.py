@@ -47,6 +47,18 @@ LIVER_CODES = {"10200004", "T-62000"}  # SNOMED CT and the older SNOMED RT, DICO
 # The house's mask colours of drawing.py (#56B4E9, #D55E00) as CIE L*, a*, b*, which DICOM asks for.
 DISPLAY_COLOURS = {LIVER: (69.83, -12.02, -34.77), TUMOUR: (54.19, 43.28, 63.28)}
 SAME_PLACE = 0.2  # in voxels: how far a mask's slice may lie from the CT's
+# What a segmentation takes from the headers of its CT: which images it is of, and where they lie.
+LINKING_KEYWORDS = [
+    "SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "FrameOfReferenceUID",
+    "PositionReferenceIndicator", "Modality", "Rows", "Columns", "PixelSpacing", "ImagePositionPatient",
+    "ImageOrientationPatient", "SliceThickness", "SpacingBetweenSlices",
+]  # fmt: skip
+# And whose they are, only if asked for. A segmentation has to have these, but they may be empty (PS3.3, C.7.1.1
+# and C.7.2.1).
+PATIENT_KEYWORDS = [
+    "PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime", "StudyID",
+    "AccessionNumber", "ReferringPhysicianName",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -329,14 +341,15 @@ def add_segmentation(labels: np.ndarray, dataset: Dataset, pixels: np.ndarray, g
             target[inside.T & (target < label)] = label
 
 
-def write_segmentation(path: str | os.PathLike, labels: np.ndarray, ct: str | os.PathLike | Series) -> None:
+def write_segmentation(
+    path: str | os.PathLike, labels: np.ndarray, ct: str | os.PathLike | Series, *, keep_patient: bool = False
+) -> None:
     """Write labels as a DICOM segmentation object (BINARY) that opens beside its CT, atomically.
 
     The segments are "Liver", without its tumours, and "Liver tumour", each only where it has
-    voxels; frames without any are left out. As the standard asks for, the patient's and study's
-    attributes (name and identifier among them) and the frame of reference are copied from the CT;
-    nothing else about the patient is added. Whoever shares the file shares those: start from a
-    de-identified CT.
+    voxels; frames without any are left out. Of the CT it holds the UIDs of its images, series,
+    study and frame of reference, by which a viewer finds them, and their place. Whoever has the CT
+    can tell by the UIDs whose it is; nobody else can.
 
     Parameters
     ----------
@@ -346,6 +359,9 @@ def write_segmentation(path: str | os.PathLike, labels: np.ndarray, ct: str | os
         0 background, 1 liver, 2 tumour, in the stored order of the CT.
     ct : path or Series
         The CT, or the folder with only this CT.
+    keep_patient : bool
+        Copy :data:`PATIENT_KEYWORDS` from the CT, for an archive that files by patient. Else they
+        are there, as the standard asks for, and empty.
 
     Raises
     ------
@@ -374,7 +390,12 @@ def write_segmentation(path: str | os.PathLike, labels: np.ndarray, ct: str | os
                         "segmentation needs a segment; write the prediction as NIfTI")
     numbered = np.zeros(TUMOUR + 1, np.uint8)  # segments are numbered from 1 without gaps
     numbered[present] = np.arange(1, len(present) + 1)
-    sources = [pydicom.dcmread(header.filename, stop_before_pixels=True) for header in grid.headers]
+    wanted = LINKING_KEYWORDS + PATIENT_KEYWORDS * keep_patient
+    sources = [pydicom.dcmread(header.filename, stop_before_pixels=True, specific_tags=wanted) for header in grid.headers]
+    for source in sources:
+        for keyword in PATIENT_KEYWORDS:
+            if keyword not in source:
+                setattr(source, keyword, "")
     try:
         segmentation = Segmentation(
             source_images=sources,

@@ -402,6 +402,23 @@ def predict_volume(
     return labels
 
 
+def scan_names(paths: Sequence[Path]) -> list[str]:
+    """What to call the results of scans that are predicted together, so that none overwrites another's.
+
+    Each is called after its file or folder; where some are called alike, as 3D-IRCADb's
+    ``PATIENT_DICOM`` are, after as many folders above as tell them apart; and series of one folder
+    are numbered.
+    """
+    places = [Path(path).resolve().parts[1:] for path in paths]
+    places = [(*above, name.removesuffix(".gz").removesuffix(".nii")) for *above, name in places]
+    names: list[str] = []
+    for depth in range(1, 1 + max(map(len, places), default=0)):
+        names = ["_".join(place[-depth:]) for place in places]
+        if len(set(names)) == len(set(places)):
+            break
+    return [name if names.count(name) == 1 else f"{name}_{names[:n].count(name) + 1}" for n, name in enumerate(names)]
+
+
 def predict_scan(
     model: keras.Model,
     path: Path,
@@ -409,6 +426,8 @@ def predict_scan(
     *,
     series: str = "",
     dicom_seg: bool = False,
+    keep_patient: bool = False,
+    name: str = "",
     threshold: float = THRESHOLD,
     batch_size: int = 16,
     flips: bool = False,
@@ -430,6 +449,11 @@ def predict_scan(
     dicom_seg : bool
         Write a DICOM segmentation object that refers to its CT; for DICOM only. It cannot be
         empty: where no tumour is found, NIfTI is written, with a warning.
+    keep_patient : bool
+        Of :func:`lits_helpers.dicom_masks.write_segmentation`: by default nothing that is written
+        says whose the CT is, but by its name and its UIDs.
+    name : str
+        In place of that of the file or folder, where several are called alike.
     flips, wanted
         As for :func:`predict_slices`.
 
@@ -453,12 +477,14 @@ def predict_scan(
         labels = predict_volume(
             model, volume.hounsfield, threshold=threshold, batch_size=batch_size, flips=flips, wanted=wanted
         )
-    name = path.resolve().name.removesuffix(".gz").removesuffix(".nii")
+    name = name or scan_names([path])[0]
     if dicom_seg and not labels.any():
         warnings.warn(f"{path}: no tumour found; DICOM segmentations cannot be empty, so NIfTI is written", stacklevel=2)
     if dicom_seg and labels.any():
         written = folder / f"{name}_prediction.dcm"
-        write_segmentation(written, volume.geometry.to_stored(labels), volume.geometry.series)
+        write_segmentation(
+            written, volume.geometry.to_stored(labels), volume.geometry.series, keep_patient=keep_patient
+        )
     else:
         written = folder / f"{name}_prediction.nii.gz"
         write_labels(written, labels, volume.geometry)

@@ -335,10 +335,18 @@ def test_each_frame_of_a_written_segmentation_lies_on_its_ct_slice(tmp_path, ct,
 def test_a_written_segmentation_belongs_to_the_study_of_its_ct(tmp_path, ct, labels):
     write_segmentation(tmp_path / "seg.dcm", labels, ct)
     written, source = pydicom.dcmread(tmp_path / "seg.dcm"), pydicom.dcmread(ct / "slice_0000.dcm")
-    for keyword in ("StudyInstanceUID", "FrameOfReferenceUID", "PatientID", "PatientName"):
+    for keyword in ("StudyInstanceUID", "FrameOfReferenceUID"):
         assert written[keyword].value == source[keyword].value
     assert written.ReferencedSeriesSequence[0].SeriesInstanceUID == source.SeriesInstanceUID
     assert (written.Modality, written.SegmentationType) == ("SEG", "BINARY")
+
+
+def test_a_written_segmentation_has_the_patient_of_its_ct_only_if_asked_to(tmp_path, ct, labels):
+    write_segmentation(tmp_path / "seg.dcm", labels, ct)
+    write_segmentation(tmp_path / "kept.dcm", labels, ct, keep_patient=True)
+    written, kept = pydicom.dcmread(tmp_path / "seg.dcm"), pydicom.dcmread(tmp_path / "kept.dcm")
+    assert (written.PatientName, written.PatientID, written.StudyID) == ("", "", "")
+    assert (kept.PatientName, kept.PatientID, kept.StudyID) == ("Synthetic^Phantom", "phantom-0", "1")
 
 
 def test_segments_are_coded_and_say_which_program_made_them(tmp_path, ct, labels):

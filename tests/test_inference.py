@@ -354,6 +354,21 @@ def test_labels_of_a_dicom_series_may_be_a_segmentation_that_names_its_slices(se
         assert (frame == (hounsfield >= FIRST_HU_OVER_THRESHOLD)).all()
 
 
+@pytest.mark.parametrize(
+    ("scans", "names"),
+    [
+        (["a/volume-3.nii.gz", "b/volume-4.nii"], ["volume-3", "volume-4"]),
+        (["1.1/PATIENT_DICOM", "1.2/PATIENT_DICOM"], ["1.1_PATIENT_DICOM", "1.2_PATIENT_DICOM"]),
+        (["1/study/CT", "2/study/CT", "2/study/CT2"], ["1_study_CT", "2_study_CT", "2_study_CT2"]),
+        (["a/two series", "a/two series", "b/c"], ["two series_1", "two series_2", "c"]),
+        (["a/scan.nii", "a/scan.nii.gz"], ["scan_1", "scan_2"]),
+        ([], []),
+    ],
+)
+def test_scans_that_are_called_alike_get_names_of_their_own(tmp_path, scans, names):
+    assert inference.scan_names([tmp_path / scan for scan in scans]) == names
+
+
 def test_a_segmentation_object_for_a_nifti_file_is_refused(tmp_path, green_is_probability):
     with pytest.raises(DataError, match="volume-3.nii.gz: a DICOM segmentation refers"):
         inference.predict_scan(green_is_probability, scan(tmp_path), tmp_path / "p", dicom_seg=True)

@@ -51,7 +51,7 @@ def test_every_command_explains_itself(command, capsys):
         "train": ["--epochs", "--minutes", "--split", "--skip-problems"],
         "evaluate": ["--model", "--split", "--skip-problems", "--report"],
         "crossvalidate": ["--folds", "--epochs", "--minutes", "--skip-problems"],
-        "predict": ["--model", "--series", "--dicom-seg"],
+        "predict": ["--model", "--series", "--dicom-seg", "--keep-patient"],
         "export": ["--model", "--format"],
         "convert": ["--jpeg", "--skip-problems"],
     }

@@ -95,7 +95,7 @@ def recognised(root: str, folders: dict[str, list[str]]) -> list[Found]:
 
 
 def walk(root: str) -> tuple[dict[str, list[str]], list[tuple[str, str]]]:
-    """Files by folder, hidden ones left out; and (path, problem) of links and closed folders."""
+    """Files by folder, hidden ones left out; and (path, problem) of links, closed folders and what is no file."""
     astray: list[tuple[str, str]] = []
     folders: dict[str, list[str]] = {}
     seen = {_identity(root): root}
@@ -105,8 +105,10 @@ def walk(root: str) -> tuple[dict[str, list[str]], list[tuple[str, str]]]:
 
     for folder, inner, names in os.walk(root, onerror=closed, followlinks=True):
         new = []
+        for path in (os.path.join(folder, name) for name in (*inner, *names) if not _is_text(name)):
+            astray.append((os.fsencode(path).decode(errors="backslashreplace"), "its name is not UTF-8: rename it"))
         # Real folders first, so that of a folder and a link to it the link is the second.
-        visible = (os.path.join(folder, name) for name in inner if not name.startswith("."))
+        visible = (os.path.join(folder, name) for name in inner if _is_text(name) and not name.startswith("."))
         for path in sorted(visible, key=lambda path: (os.path.islink(path), path)):
             try:
                 first = seen.setdefault(_identity(path), path)
@@ -120,11 +122,22 @@ def walk(root: str) -> tuple[dict[str, list[str]], list[tuple[str, str]]]:
             else:
                 astray.append((path, f"the same folder as {first}: searched once"))
         inner[:] = sorted(new)
-        folders[folder] = sorted(name for name in names if not name.startswith("."))
-        for path in (os.path.join(folder, name) for name in folders[folder]):
-            if os.path.islink(path) and not os.path.exists(path):
+        folders[folder] = []
+        for name in sorted(name for name in names if _is_text(name) and not name.startswith(".")):
+            path = os.path.join(folder, name)
+            if os.path.isfile(path):
+                folders[folder].append(name)
+            elif os.path.exists(path):  # opening a pipe would wait for ever
+                astray.append((path, "neither a file nor a folder, but a pipe or device: remove it"))
+            else:
+                folders[folder].append(name)
                 astray.append((path, "a link that leads nowhere"))
     return folders, astray
+
+
+def _is_text(name: str) -> bool:
+    """Whether a name can be printed and stored. Of bytes that are no UTF-8 Python makes halves of pairs."""
+    return not re.search("[\ud800-\udfff]", name)
 
 
 def _identity(folder: str) -> tuple[int, int]:

@@ -18,6 +18,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from .files import DataError, atomic_path, shown
+from .pictures import MOST_PIXELS
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -32,6 +33,7 @@ HEADER_KEYWORDS = [
     "SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "Modality", "SeriesDescription", "ImageType",
     "InstanceNumber", "NumberOfFrames", "SamplesPerPixel", "Rows", "Columns", "PixelSpacing",
     "ImagePositionPatient", "ImageOrientationPatient", "SliceThickness", "SpacingBetweenSlices",
+    "PatientID",  # compared, never shown
 ]  # fmt: skip
 
 
@@ -165,10 +167,14 @@ def find_series(folder: str | os.PathLike) -> list[Series]:
     groups: dict[str, list[Dataset]] = defaultdict(list)
     for path in tqdm([path for path in wanted if is_dicom(path)], desc="reading headers", unit="file", delay=2):
         header = read_header(path)
-        if header.get("Rows") and header.get("Columns"):
+        rows, columns = (numbers(header, keyword, 1) for keyword in ("Rows", "Columns"))
+        if rows and columns:
+            if rows[0] * columns[0] > MOST_PIXELS:
+                raise DataError(f"{shown(path)} states a size of {rows[0]:.0f}x{columns[0]:.0f}, a slice has at most "
+                                f"{MOST_PIXELS:,} pixels: the file is damaged, copy it again")
             groups[str(header.get("SeriesInstanceUID", ""))].append(header)
         elif header.get("Modality", "CT") == "CT":
-            raise DataError(f"{shown(path)} states no image size: the file is truncated, copy it again")
+            raise DataError(f"{shown(path)} states no image size: the file is truncated or damaged, copy it again")
     return [described(uid, in_slice_order(headers)) for uid, headers in groups.items()]
 
 
@@ -334,7 +340,14 @@ def ordered_slices(series: Series) -> tuple[list[Dataset], np.ndarray]:
     require_plain_images(headers)
     for keyword in ("Rows", "Columns"):
         require_same(headers, keyword, 1, 0)
+    patients = {str(header.get("PatientID") or "") for header in headers} - {""}
+    if len(patients) > 1:
+        raise DataError(f"{len(patients)} patients are mixed in {shown(Path(headers[0].filename).parent)}, in one "
+                        "series: keep the slices of one patient in a folder")
     between_rows, between_columns = require_same(headers, "PixelSpacing", 2, 1e-3)
+    if not min(between_rows, between_columns) > 0:
+        raise DataError(f"{shown(headers[0].filename)} has a PixelSpacing of {between_rows:g} and {between_columns:g} "
+                        "mm, which cannot be: export the series again as original CT images")
     orientation = require_same(headers, "ImageOrientationPatient", 6, 1e-3)
     require_same(headers, "ImagePositionPatient", 3, np.inf)
     along_row, along_column = (unit / np.linalg.norm(unit) for unit in (orientation[:3], orientation[3:]))
@@ -384,7 +397,11 @@ def read_pixels(path: str | os.PathLike) -> tuple[Dataset, np.ndarray]:
     if "PixelData" not in dataset:
         raise DataError(f"{shown(path)} has no pixels: the file is truncated or only a header, copy it again")
     syntax = dataset.file_meta.get("TransferSyntaxUID")
-    if syntax is not None and syntax.is_compressed and not get_decoder(syntax).is_available:
+    try:
+        lacking = syntax is not None and syntax.is_compressed and not get_decoder(syntax).is_available
+    except (NotImplementedError, ValueError) as error:  # a film's, say, or one of a maker's own
+        raise DataError(f"{shown(path)} is stored in a way that is not read ({error}): save it uncompressed") from error
+    if lacking:
         package = "pylibjpeg-openjpeg" if "2000" in syntax.name else "pylibjpeg-libjpeg"
         raise DataError(f"{shown(path)} is compressed as {syntax.name}, which nothing installed decodes: "
                         f"pip install pylibjpeg {package}")
@@ -397,6 +414,11 @@ def read_pixels(path: str | os.PathLike) -> tuple[Dataset, np.ndarray]:
 def rescaled(dataset: Dataset, pixels: np.ndarray) -> np.ndarray:
     """Stored pixels as int16 HU: slope and intercept applied, rounded, clipped; padding of a CT at -1024."""
     slope, intercept = numbers(dataset, "RescaleSlope", 1), numbers(dataset, "RescaleIntercept", 1)
+    for keyword, value in (("RescaleSlope", slope), ("RescaleIntercept", intercept)):
+        stated = dataset.get(keyword)
+        if (value is None and stated not in (None, "")) or (value == 0 and value is slope):
+            raise DataError(f"{shown(dataset.filename)} has a {keyword} of {stated}, by which pixels are no CT numbers: "
+                            "export the series again as original CT images")
     values = pixels * (1.0 if slope is None else slope) + (0.0 if intercept is None else intercept)
     limits = np.iinfo(np.int16)
     hounsfield = np.clip(np.rint(values), limits.min, limits.max).astype(np.int16)

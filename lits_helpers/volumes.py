@@ -8,6 +8,7 @@ one, and back without losing a voxel.
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,9 +23,12 @@ from nibabel.spatialimages import HeaderDataError
 
 from . import dicom, dicom_masks
 from .files import DataError, atomic_path
+from .parallel import usable_memory
 
 SCREEN = ("L", "P", "S")  # where columns, rows and slices run to: left, posterior, superior
 _SLAB_VOXELS = 2**23  # read at a time: 32 slices of 512x512
+_MOST_PACKED = 1032  # bytes that one byte of a .gz file can hold (zlib's technical details)
+_MOST_BEHIND = 2**20  # bytes after the voxels: some writers fill up their last block
 _GEOMETRY_FIELDS = (
     "pixdim", "xyzt_units", "qform_code", "sform_code", "quatern_b", "quatern_c", "quatern_d",
     "qoffset_x", "qoffset_y", "qoffset_z", "srow_x", "srow_y", "srow_z",
@@ -121,12 +125,14 @@ class Volume:
 
 def _open_nifti(path: Path | str) -> nibabel.Nifti1Image:
     """A NIfTI file with its header read and checked, its voxels not yet read."""
+    path = Path(path)
+    if not path.is_file():  # opening a pipe would wait for ever
+        raise DataError(f"{path}: no such file, or none to be read: give a NIfTI file")
     try:
         image = nibabel.load(path)
-    except (OSError, EOFError, ValueError, zlib.error, ImageFileError, HeaderDataError) as error:
-        what = "no such file" if isinstance(error, FileNotFoundError) else f"not a NIfTI file ({error})"
-        raise DataError(f"{path}: {what}: copy or unpack it again") from error
-    if not isinstance(image, nibabel.Nifti1Image):
+    except (OSError, EOFError, ValueError, OverflowError, zlib.error, ImageFileError, HeaderDataError) as error:
+        raise DataError(f"{path}: not a NIfTI file ({error}): copy or unpack it again") from error
+    if not isinstance(image, nibabel.Nifti1Image) or not path.name.lower().endswith((".nii", ".nii.gz")):
         raise DataError(f"{path}: {type(image).__name__}, expected NIfTI: .nii or .nii.gz")
     if len(image.shape) < 3 or max(image.shape[3:], default=1) > 1 or 0 in image.shape:
         raise DataError(f"{path}: {len(image.shape)}D data of shape {image.shape}, expected one 3D volume")
@@ -134,7 +140,27 @@ def _open_nifti(path: Path | str) -> nibabel.Nifti1Image:
         raise DataError(f"{path}: voxels of type {image.get_data_dtype()}, expected numbers")
     if not np.isfinite(image.affine).all() or np.linalg.det(image.affine[:3, :3]) == 0:
         raise DataError(f"{path}: its affine has no inverse, so orientation is unknown: mend the header")
+    _require_room(path, image)
+    with ImageOpener(path) as file:
+        stated = type(image.header).from_fileobj(file, check=False)  # nibabel makes 1 mm of 0 on loading
+    if stated["sform_code"] == 0 and 0 in stated["pixdim"][1:4]:
+        spacing = " x ".join(f"{part:g}" for part in stated["pixdim"][1:4])
+        raise DataError(f"{path}: a spacing of {spacing} mm, so the size of voxels is unknown: mend the header")
     return image
+
+
+def _require_room(path: Path, image: nibabel.Nifti1Image) -> None:
+    """Raise DataError where the file cannot hold the voxels that its header promises, or memory cannot."""
+    voxels = math.prod(image.shape)
+    promised = image.dataobj.offset + voxels * image.get_data_dtype().itemsize
+    held = path.stat().st_size * (_MOST_PACKED if path.name.lower().endswith(".gz") else 1)
+    if not 0 < promised <= held:
+        raise DataError(
+            f"{path}: cut short, or damaged: its header promises {promised:,} bytes, which its {path.stat().st_size:,} "
+            "cannot hold: copy it again"
+        )
+    if 2 * voxels > usable_memory():
+        raise DataError(f"{path}: {2 * voxels / 1e9:,.0f} GB of memory are needed: take a machine with twice as much")
 
 
 def read_geometry(path: Path | str) -> Geometry:
@@ -170,8 +196,9 @@ def _slabs(path: Path | str) -> Iterator[tuple[slice, np.ndarray]]:
                     raise DataError(f"{path}: cut short, {depth} slices are promised: copy it again")
                 slab = np.frombuffer(content, voxels.dtype).reshape((columns, rows, count), order="F")
                 yield slice(start, start + count), slab * voxels.slope + voxels.inter if scaled else slab
-            while file.read(2**20):
-                pass
+            # To the end, for the check sum; but a packed file can go on for terabytes.
+            if len(file.read(_MOST_BEHIND + 1)) > _MOST_BEHIND:
+                raise DataError(f"{path}: over a megabyte lies behind the voxels that are promised: export it again")
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path}: damaged or cut short ({error}): copy it again") from error
 
@@ -189,13 +216,14 @@ def read_volume(path: Path | str, *, series: str = "") -> Volume:
     Returns
     -------
     Volume
-        Rescale slope and intercept applied, rounded to whole HU. About 2 bytes a voxel are held,
-        whatever the type in the file.
+        Rescale slope and intercept applied, rounded to whole HU and cut to 16 bits. About 2 bytes a
+        voxel are held, whatever the type in the file.
 
     Raises
     ------
     DataError
-        For whatever keeps the volume from being read; the message names the file.
+        For whatever keeps the volume from being read; the message names the file. Also where a
+        voxel is NaN or infinite: no scanner gives that, so what else went wrong is not known.
     """
     path = Path(path)
     if path.is_dir():
@@ -207,9 +235,10 @@ def read_volume(path: Path | str, *, series: str = "") -> Volume:
         stored = np.empty(geometry.shape, np.int16, order="F")
         for where, slab in _slabs(path):
             if slab.dtype != np.int16:
-                slab = np.clip(np.rint(slab.astype(np.float64)), -32768, 32767)
-                if np.isnan(slab).any():
-                    raise DataError(f"{path}: holds values that are no numbers (NaN): export it again")
+                slab = slab.astype(np.float64)
+                if not np.isfinite(slab).all():
+                    raise DataError(f"{path}: holds values that are no numbers, NaN or infinite: export it again")
+                slab = np.clip(np.rint(slab), -32768, 32767)
             stored[..., where] = slab
     return Volume(geometry.to_screen(stored), geometry)
 

@@ -1,4 +1,5 @@
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -68,6 +69,29 @@ def test_a_link_to_a_folder_elsewhere_is_followed(tmp_path):
     folders, astray = walk(str(tmp_path / "root"))
     assert folders[str(tmp_path / "root" / "data")] == ["c.png"]
     assert astray == []
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes in folders here")
+def test_what_is_no_file_is_reported_and_left_out(tmp_path):
+    os.mkfifo(tmp_path / "volume-0_slice_0.png")
+    (tmp_path / "volume-0_slice_1.png").symlink_to("/dev/null")
+    (tmp_path / "volume-0_slice_2.png").touch()
+    folders, astray = walk(str(tmp_path))
+    assert folders == {str(tmp_path): ["volume-0_slice_2.png"]}
+    assert [path[-5:] for path, text in astray if "neither a file nor a folder" in text] == ["0.png", "1.png"]
+
+
+@pytest.mark.skipif(sys.platform in ("darwin", "win32"), reason="names are Unicode here")
+def test_names_that_are_no_utf_8_are_reported_in_letters_that_are(tmp_path):
+    os.mkdir(os.fsencode(tmp_path) + b"/\xe4")
+    (tmp_path / "volume-0_slice_0.png").touch()
+    os.rename(tmp_path / "volume-0_slice_0.png", os.fsencode(tmp_path) + b"/volume-\xff_slice_0.png")
+    folders, astray = walk(str(tmp_path))
+    assert folders == {str(tmp_path): []}
+    assert sorted(astray) == [
+        (rf"{tmp_path}/\xe4", "its name is not UTF-8: rename it"),
+        (rf"{tmp_path}/volume-\xff_slice_0.png", "its name is not UTF-8: rename it"),
+    ]
 
 
 def test_links_that_lead_nowhere_or_to_themselves_are_reported(tmp_path):

@@ -153,7 +153,7 @@ def test_a_volume_that_claims_to_be_huge_is_not_unpacked(root, monkeypatch):
 
 def test_a_picture_that_claims_to_be_huge_is_not_unpacked(root, monkeypatch):
     write_image(root / "one.png", np.zeros((8, 9), np.uint8))
-    monkeypatch.setattr(scan_access, "MOST_PIXELS", 71)
+    monkeypatch.setattr("lits_helpers.pictures.MOST_PIXELS", 71)
     with pytest.raises(DataError, match="8x9 pixels"):
         scan_access.list_scans(root, "one.png")["one.png"]()
 

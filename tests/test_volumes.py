@@ -139,7 +139,7 @@ def test_every_type_of_voxel_becomes_whole_hounsfield_units(tmp_path, dtype):
 
 
 def test_fractions_are_rounded_and_what_16_bits_cannot_hold_is_cut(tmp_path):
-    saved(tmp_path / "a.nii", np.array([[[-1e6, 39.6, np.inf]]]))
+    saved(tmp_path / "a.nii", np.array([[[-1e6, 39.6, 1e30]]]))
     assert read_volume(tmp_path / "a.nii").hounsfield.ravel().tolist() == [-32768, 40, 32767]
 
 
@@ -179,6 +179,8 @@ def damaged(folder, kind):
         saved(path, np.zeros((4, 4, 4, 2), np.int16))
     elif kind == "NaN":
         saved(path, np.array([[[0, np.nan]]]))
+    elif kind == "infinite":
+        saved(path, np.array([[[0, -np.inf]]]))
     elif kind == "colour":
         saved(path, np.zeros((2, 2, 2), [("R", "u1"), ("G", "u1"), ("B", "u1")]))
     elif kind == "flat affine":
@@ -208,7 +210,7 @@ def damaged(folder, kind):
 
 
 BAD = ("missing", "empty", "text", "cut gz", "cut nii", "header cut gz", "header cut nii", "bits flipped",
-       "check sum", "4D", "NaN", "colour", "flat affine")
+       "check sum", "4D", "NaN", "infinite", "colour", "flat affine")
 
 
 @pytest.mark.parametrize("kind", BAD)

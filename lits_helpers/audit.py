@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from .duplicates import Duplicates, find_duplicates
-from .files import DataError, atomic_path, fingerprint
+from .files import DataError, atomic_path, fingerprint, read_table
 from .index import load_slices
 from .settings import Settings
 from .splits import SPLITS, split_patients
@@ -183,7 +183,8 @@ def load_patients(settings: Settings, *, skip_problems: bool = False) -> pd.Data
         with atomic_path(found) as temporary:
             pairs = pd.DataFrame(find_duplicates(table).patients, columns=["volume_a", "volume_b"])
             pairs.to_csv(temporary, index=False)
-    pairs = list(pd.read_csv(found).itertuples(index=False, name=None))
+    stored = read_table(found, {"volume_a": int, "volume_b": int})
+    pairs = list(stored[["volume_a", "volume_b"]].itertuples(index=False, name=None))
     if pairs:
         named = ", ".join(f"{a} and {b}" for a, b in pairs)
         warnings.warn(f"volumes that look like one patient, kept on one side of the split: {named}", stacklevel=3)

@@ -387,7 +387,9 @@ def load_cascade(folder: Path) -> Cascade:
         facts = json.loads(described.read_text())
         sizes, threshold = facts["sizes"], float(facts["threshold"])
         sizes = {name: int(sizes[name]) for name in ("liver", "tumour")}
-    except (ValueError, KeyError, TypeError) as error:
+        if not 0 < threshold < 1:
+            raise ValueError(f"a threshold of {threshold}")
+    except (KeyError, OverflowError, TypeError, ValueError) as error:
         raise DataError(f"{described}: damaged ({error}): train anew") from error
     return Cascade(
         **{name: load_checkpoint(folder / f"{name}.keras", size) for name, size in sizes.items()}, threshold=threshold

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from .files import atomic_path, fingerprint
+from .files import atomic_path, fingerprint, read_table
 from .generators import decode_slices
 from .inference import evaluate_slices, predict_slices
 from .scoring import patient_scores
@@ -23,6 +23,8 @@ from .splits import fold_split, load_folds
 from .training import is_finished, load_checkpoint, read_history, run_folder, train
 
 FOLDS = {"tiny": 3, "full": 5}  # by profile
+_COUNTS = ("volume", "slice", "truth_pixels", "predicted_pixels", "intersection", "pixels", "correct_pixels")
+_SCORES = dict.fromkeys(_COUNTS, int) | {"dice": float, "iou": float}
 
 
 def cross_validate(
@@ -103,7 +105,7 @@ def score_folds(
             if out_of_time or not _score_fold(settings, split, stored, minutes=budget):
                 print(f"time used up in fold {fold} of {len(splits)}: call again to go on")
                 break
-        found.append(pd.read_csv(stored).assign(fold=fold))
+        found.append(read_table(stored, _SCORES).assign(fold=fold))
     return pd.concat(found, ignore_index=True) if found else pd.DataFrame()
 
 

@@ -222,7 +222,7 @@ def _is_oriented(row: tuple) -> bool:
         return False
     try:
         return bool(json.loads((root / RECORDS / f"volume-{row.volume}.json").read_text())["spacing_known"])
-    except (OSError, ValueError, KeyError):
+    except (KeyError, OSError, TypeError, ValueError):
         return (root / DESCRIPTION).exists()
 
 

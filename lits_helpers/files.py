@@ -9,10 +9,14 @@ import platform
 import re
 import shutil
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 # Stands in names of what is being written: machines that share an output root number processes alike.
 _MACHINE = hashlib.sha256(platform.node().encode()).hexdigest()[:8]
@@ -107,7 +111,11 @@ def refusals_named(path: Path) -> Iterator[None]:
                 f"no space left while writing {path}: free some, or set LITS_OUTPUT_ROOT to a "
                 "folder on another disk"
             ) from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
+        if error.errno == errno.ENAMETOOLONG:
+            raise DataError(
+                f"cannot write {path} ({error.strerror}): give what it is named after a shorter name"
+            ) from error
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR):
             raise DataError(
                 f"cannot write {path} ({error.strerror}): set LITS_OUTPUT_ROOT to a writable folder"
             ) from error
@@ -116,7 +124,10 @@ def refusals_named(path: Path) -> Iterator[None]:
 
 def _make_tidy(folder: Path) -> None:
     """Make a folder, and at this process's first call remove what killed ones were writing there."""
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileNotFoundError as error:  # below /proc, say, which takes no folders
+        raise DataError(f"cannot write {folder} ({error.strerror}): set LITS_OUTPUT_ROOT to a writable folder") from error
     place = os.path.realpath(folder)
     with _tidying:
         if place in _tidied:
@@ -177,3 +188,28 @@ def fingerprint(paths: Iterable[str | os.PathLike], *extra: object) -> str:
             ) from error
         digest.update(f"{path}\0{state.st_size}\0{state.st_mtime_ns}\n".encode())
     return digest.hexdigest()[:16]
+
+
+def read_table(path: str | os.PathLike, columns: Mapping[str, type]) -> pd.DataFrame:
+    """Read a CSV that this package wrote.
+
+    Parameters
+    ----------
+    path : path
+    columns : mapping
+        What has to be there, and of which type. Empty cells of text are ``""``, and of numbers NaN.
+
+    Raises
+    ------
+    DataError
+        If the file cannot be read, is cut short, or of another version; it says to delete it.
+    """
+    import pandas as pd
+
+    try:
+        table = pd.read_csv(path, dtype=columns)
+        if missing := set(columns) - set(table):
+            raise ValueError(f"it has no {', '.join(sorted(missing))}")
+    except (OSError, OverflowError, ValueError) as error:  # pandas' own are ValueErrors
+        raise DataError(f"{path}: damaged, or of another version ({error}): delete this file, it is made anew") from error
+    return table.fillna({name: "" for name, kind in columns.items() if kind is str})

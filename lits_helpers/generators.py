@@ -55,8 +55,20 @@ class SliceCache:
 
     @classmethod
     def load(cls, folder: Path, table: pd.DataFrame) -> SliceCache:
-        """Map what :func:`build_cache` wrote, a slice each for the table's rows, into memory."""
-        images, labels = (np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("images", "labels"))
+        """Map what :func:`build_cache` wrote, a slice each for the table's rows, into memory.
+
+        Raises
+        ------
+        DataError
+            If it is damaged, or of another table.
+        """
+        try:
+            images, labels = (np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("images", "labels"))
+            fitting = images.shape == (*labels.shape, 3) and len(labels) == len(table)
+            if not (fitting and images.dtype == labels.dtype == np.uint8):
+                raise ValueError(f"images {images.shape}, labels {labels.shape}, for {len(table)} slices")
+        except (EOFError, OSError, ValueError) as error:
+            raise DataError(f"{folder}: damaged ({error}): delete this folder, and slices are decoded anew") from error
         return cls(images, labels, pd.Index(table.image_path))
 
     def positions(self, table: pd.DataFrame) -> np.ndarray:

@@ -247,9 +247,10 @@ def _described(
 def _description(root: Path) -> dict[str, object] | None:
     """The description in ``root``, None where there is no phantom."""
     try:
-        return json.loads((root / DESCRIPTION).read_text())
-    except (FileNotFoundError, NotADirectoryError, ValueError):
+        about = json.loads((root / DESCRIPTION).read_text())
+    except (OSError, ValueError):
         return None
+    return about if isinstance(about, dict) else None
 
 
 def _write_patient(

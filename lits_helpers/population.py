@@ -25,7 +25,7 @@ from tqdm.auto import tqdm
 
 from .cases import MM3_PER_ML
 from .codings import LIVER, TUMOUR
-from .files import DataError, atomic_path
+from .files import DataError, atomic_path, read_table
 from .index import SPACING
 from .lesions import components, lesion_table
 from .masks import read_labels
@@ -273,7 +273,11 @@ def predicted_cases(folder: Path | str, reference: pd.DataFrame | None = None) -
         own = known.get(named[place]) if named else None
         yield _with_liver(named[place] if named else place, labels, np.arange(len(labels)), spacing, own)
     if listed.is_file():
-        for volume, rows in pd.read_csv(listed).sort_values("slice").groupby("volume"):
+        table = read_table(listed, {"volume": int, "slice": int, "file": str})
+        for file in table.file:
+            if not (folder / file).resolve().is_relative_to(folder.resolve()):
+                raise DataError(f"{listed}: names {file}, which is not below {folder}: predict it again")
+        for volume, rows in table.sort_values("slice").groupby("volume"):
             masks = [read_image(folder / file, grey=True) > 127 for file in rows.file]
             if len({mask.shape for mask in masks}) > 1:
                 raise DataError(f"{listed}: masks of volume {volume} differ in size: predict it again")

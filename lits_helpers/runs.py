@@ -27,11 +27,12 @@ import tensorflow as tf
 from . import __version__
 from . import losses as _losses, metrics as _metrics  # noqa: F401  saved networks name what is in them
 from .augmentation import Augmentation
-from .files import DataError, atomic_path, fingerprint
+from .files import DataError, atomic_path, fingerprint, read_table
 from .settings import Settings
 from .splits import check_patient_split
 
 MONITORED = "val_loss"
+_HISTORY = {"epoch": int, MONITORED: float, "learning_rate": float, "seconds": float}
 REPORT_AUGMENTATION = Augmentation()
 
 
@@ -123,7 +124,9 @@ def read_history(folder: Path) -> pd.DataFrame:
     :mod:`lits_helpers.metrics`; accuracy is the share of pixels on the right side of 0.5.
     """
     path = Path(folder) / "history.csv"
-    history = pd.read_csv(path) if path.exists() else pd.DataFrame()
+    history = read_table(path, _HISTORY) if path.exists() else pd.DataFrame()
+    if len(history) and not np.isfinite(history[list(_HISTORY)]).all(axis=None):
+        raise DataError(f"{path}: cut short, or damaged: delete this file, and the run begins again")
     # Without their state, epochs cannot be gone on from.
     finished = [n for n in range(len(history), 0, -1) if state_path(Path(folder), n).exists()]
     return history[: finished[0] if finished else 0]
@@ -166,7 +169,12 @@ def load_checkpoint(path: Path, image_size: int) -> keras.Model:
 def parts_per_batch(folder: Path) -> int:
     """In how many parts this run takes each batch, since it ran out of memory; 1 is whole."""
     path = folder / "run.json"
-    return json.loads(path.read_text()).get("parts_per_batch", 1) if path.exists() else 1
+    if not path.exists():
+        return 1
+    try:
+        return max(1, int(json.loads(path.read_text()).get("parts_per_batch", 1)))
+    except (AttributeError, OSError, OverflowError, TypeError, ValueError) as error:  # no object, no number, no JSON
+        raise DataError(f"{path}: damaged ({error}): delete this file, it is written anew") from error
 
 
 def write_description(

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from . import masks
-from .files import DataError, atomic_path
+from .files import DataError, atomic_path, read_table
 
 # Its text once says 200 for validation and 431 for test; its code, followed here, has them so:
 REPORT_SPLIT = {"train": 2_000, "validation": 431, "test": 200}
@@ -224,10 +224,7 @@ def load_folds(table: pd.DataFrame, path: Path, *, folds: int = 5, seed: int = 3
         made = fold_patients(table, folds=folds, seed=seed)
         save_split(made, path)
         return made
-    try:
-        stored = pd.read_csv(path)[["volume", "slice", "fold"]]
-    except (ValueError, KeyError) as error:  # pandas' parser raises ValueErrors
-        raise DataError(f"{path}: not a table of folds ({error}): remove it to make new folds") from error
+    stored = read_table(path, {"volume": int, "slice": int, "fold": int})
     folded = table.assign(fold=table.volume.map(stored.groupby("volume").fold.first()))
     if changes := _changes(folded, stored):
         raise DataError(

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from lits_helpers import files
-from lits_helpers.files import DataError, atomic_path, collected_error, fingerprint, shown
+from lits_helpers.files import DataError, atomic_path, collected_error, fingerprint, read_table, shown
 
 
 def names_in(folder):
@@ -164,6 +164,20 @@ def test_one_error_lists_many_problems_and_ends_with_the_advice():
     message = str(collected_error([f"file {n}" for n in range(25)], advice="Mend them."))
     assert message.startswith("25 problem(s)") and message.endswith("Mend them.")
     assert "file 19" in message and "file 20" not in message and "5 more" in message
+
+
+def test_a_table_has_its_types_and_empty_text(tmp_path):
+    (tmp_path / "a.csv").write_text("volume,words,dice\n3,,\n4,none,0.5\n")
+    table = read_table(tmp_path / "a.csv", {"volume": int, "words": str, "dice": float})
+    assert table.volume.tolist() == [3, 4] and table.words.tolist() == ["", "none"]
+    assert table.dice.isna().tolist() == [True, False] and table.dice[1] == 0.5
+
+
+@pytest.mark.parametrize("content", [b"", b"volume\n", b"volume,words\n3.5,a\n", b"volume,words\n,a\n", b"\xff\xfe\x00,\n"])
+def test_a_table_that_is_not_as_it_was_written_is_named(tmp_path, content):
+    (tmp_path / "a.csv").write_bytes(content)
+    with pytest.raises(DataError, match="a.csv: damaged, or of another version .*delete this file"):
+        read_table(tmp_path / "a.csv", {"volume": int, "words": str})
 
 
 def test_near_paths_are_shown_short_and_far_ones_whole(tmp_path, monkeypatch):

@@ -74,7 +74,8 @@ def test_code_hidden_in_a_checkpoint_is_not_run(tmp_path):
 def a_run(folder, losses, states, best=b"before"):
     """A run folder with these validation losses, the states of these epochs, and a best network."""
     (folder / "last").mkdir()
-    pd.DataFrame({"epoch": range(1, len(losses) + 1), "val_loss": losses}).to_csv(folder / "history.csv", index=False)
+    rows = {"epoch": range(1, len(losses) + 1), "val_loss": losses, "learning_rate": 0.1, "seconds": 1.0}
+    pd.DataFrame(rows).to_csv(folder / "history.csv", index=False)
     for epoch in states:
         runs.state_path(folder, epoch).write_bytes(b"state %d" % epoch)
     if best:

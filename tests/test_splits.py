@@ -256,7 +256,7 @@ def test_another_number_of_folds_or_a_damaged_file_is_refused(table, stored):
         load_folds(table, path, folds=2)
     for damaged in ("", "volume,slice\n1,1\n"):
         path.write_text(damaged)
-        with pytest.raises(DataError, match="folds.csv: not a table of folds"):
+        with pytest.raises(DataError, match="folds.csv: damaged, or of another version"):
             load_folds(table, path, folds=3)
 
 

@@ -59,7 +59,7 @@ def run_or_store(task):
         assert images.numpy().max() <= 1 and (truth.numpy().sum(axis=-1) == 1).all()
     state_path(task.folder, 1).parent.mkdir(parents=True)
     task.network().save(state_path(task.folder, 1))
-    row = pd.DataFrame({"epoch": [1], "val_loss": [1.0], "seconds": [2 * task.seconds]})
+    row = pd.DataFrame({"epoch": [1], "val_loss": [1.0], "learning_rate": [0.1], "seconds": [2 * task.seconds]})
     row.to_csv(task.folder / "history.csv", index=False)
     return task.folder
 

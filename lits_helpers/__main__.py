@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import sys
 import time
+
+from tqdm import tqdm
 
 from .files import DataError, collected_error, shown
 from .recipes import RECIPES
@@ -16,6 +19,16 @@ def _at_least_one(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, got {text}")
     return int(text)
+
+
+def _minutes(text: str) -> float:
+    try:
+        minutes = float(text)
+    except ValueError:
+        minutes = math.nan
+    if not 0 <= minutes < math.inf:
+        raise argparse.ArgumentTypeError(f"must be a number of at least 0, got {text}")
+    return minutes
 
 
 def _port(text: str) -> int:
@@ -75,7 +88,7 @@ def _parser() -> argparse.ArgumentParser:
     for sub in (train, crossvalidate):
         sub.add_argument("--epochs", type=_at_least_one, metavar="N", help="instead of the profile's")
         sub.add_argument(
-            "--minutes", type=float,
+            "--minutes", type=_minutes,
             help="stop after about this time, run again to go on; for recipe strong all the time there is",
         )
     evaluate = command("evaluate", "Score a trained network slice by slice and patient by patient.", skips=True)
@@ -145,7 +158,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"{settings}\n")
         COMMANDS[options.command](settings, options)
     except DataError as error:
-        print(f"error: {error}", file=sys.stderr)
+        tqdm.write(f"error: {error}", file=sys.stderr)  # on a line of its own, whatever bar was moving
         return 2
     return 0
 
@@ -182,11 +195,16 @@ def _convert(settings: Settings, options: argparse.Namespace) -> None:
     from .layouts import choose, find_layouts
     from .phantom import ensure_phantom
 
-    volumes = [found for found in find_layouts(ensure_phantom(settings)) if found.kind == "volumes"]
+    root = ensure_phantom(settings)
+    volumes = [found for found in find_layouts(root) if found.kind == "volumes"]
+    if not volumes:
+        raise DataError(f"{root} holds slices and no volumes: nothing is to be converted, go on with `index`")
     found = choose(volumes, None if settings.is_synthetic else settings.layout)
     folder = settings.output_root / "converted"
     kind = {"ending": ".jpg", "jpeg_quality": 95} if options.jpeg else {}
-    table = convert_volumes(found.cases, folder, skip_problems=options.skip_problems, **kind)
+    table = convert_volumes(
+        found.cases, folder, skip_problems=options.skip_problems, problems=found.left_out, **kind
+    )
     print(table[["volume", "slices", "height", "width", "spacing_mm", "orientation", "notes"]].to_string(index=False))
     print(f"\n{table.slices.sum():,} slices: {shown(folder)}")
 
@@ -395,14 +413,14 @@ def _predict(settings: Settings, options: argparse.Namespace) -> None:
     model = _network(options.model, settings)
     folder = settings.output_root / "predictions"
     chosen = dict(flips=options.flips, wanted=shows_body if options.skip_air else None)
-    scans = [(path, options.series) for path in options.scans]
+    scans, problems = [(path, options.series) for path in options.scans], []
     if not scans:
         found = choose(find_layouts(ensure_phantom(settings)), settings.layout)
+        problems = found.left_out
         if found.kind == "slices":
             print(f"masks and list: {shown(predict_files(model, found.cases, folder, **chosen))}")
-            return
-        scans = list(zip(found.cases.image_path, found.cases.image_series))
-    problems = []
+        else:
+            scans = list(zip(found.cases.image_path, found.cases.image_series))
     chosen |= {"dicom_seg": options.dicom_seg, "keep_patient": options.keep_patient}
     for (path, series), name in zip(scans, scan_names([path for path, _ in scans]), strict=True):
         try:

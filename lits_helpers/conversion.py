@@ -6,6 +6,7 @@ import json
 import math
 import time
 import warnings
+from collections.abc import Sequence
 from concurrent.futures import Executor
 from pathlib import Path
 
@@ -163,7 +164,7 @@ def _finished(root: Path, case: dict, ending: str, key: str) -> dict | None:
         record = json.loads(_record_path(root, case["volume"]).read_text())
     except (OSError, ValueError):
         return None
-    if record["key"] != key:
+    if not isinstance(record, dict) or record.get("key") != key:
         return None
     there = [
         path.exists()
@@ -191,6 +192,7 @@ def convert_volumes(
     ending: str = ".png",
     jpeg_quality: int = 100,
     skip_problems: bool = False,
+    problems: Sequence[str] = (),
     executor: Executor | None = None,
 ) -> pd.DataFrame:
     """Write volumes as slice files that :func:`lits_helpers.index.build_index` reads.
@@ -213,7 +215,9 @@ def convert_volumes(
         Of the images: ``".png"`` (lossless) or ``".jpg"`` (a quarter to half of the room).
     jpeg_quality : int
     skip_problems : bool
-        Warn of volumes that could not be converted instead of raising at the end.
+        Warn of volumes that could not be converted instead of raising at the end; one at least has to be.
+    problems : sequence of str
+        Of other volumes, to be told with these.
     executor : concurrent.futures.Executor, optional
         See :func:`lits_helpers.parallel.run_jobs`.
 
@@ -254,17 +258,18 @@ def convert_volumes(
             memory=_BYTES_PER_VOXEL * max(voxels), executor=executor,
         )
     records.sort(key=lambda record: record["volume"])
-    problems = [f"volume {record['volume']}: {record['problem']}" for record in records if record["problem"]]
+    problems = list(problems)
+    problems += [f"volume {record['volume']}: {record['problem']}" for record in records if record["problem"]]
+    good = pd.DataFrame([record for record in records if not record["problem"]])
     if problems:
         report = collected_error(
             problems, advice="Mend or remove these volumes, or leave them out with skip_problems=True; "
             "the others are converted.",
         )
-        if not skip_problems:
+        if not skip_problems or good.empty:
             raise report
         warnings.warn(f"left out: {report}", stacklevel=2)
     remarks = [f"volume {record['volume']}: {record['notes']}" for record in records if record["notes"]]
     if remarks:
         warnings.warn("\n".join(["converted, but look at these:", *remarks]), stacklevel=2)
-    good = pd.DataFrame([record for record in records if not record["problem"]])
     return good.drop(columns=["problem", "key"], errors="ignore")

@@ -35,7 +35,7 @@ import pandas as pd
 
 from . import masks
 from .conversion import convert_volumes, slice_paths
-from .files import DataError, atomic_path, collected_error, fingerprint
+from .files import DataError, atomic_path, collected_error, fingerprint, read_table
 from .layouts import SLICE_COLUMNS, Layout, choose, find_layouts
 from .parallel import run_jobs
 from .phantom import ensure_phantom
@@ -46,6 +46,11 @@ from .volumes import read_geometry
 # Slices by diagnosis that the report counted (its figure 6).
 REPORT_COUNTS = {masks.EMPTY: 19_777, masks.LIVER_ONLY: 6_948, masks.LIVER_AND_TUMOUR: 2_631}
 SPACING = ["slice_mm", "row_mm", "column_mm"]
+_STORED = {
+    "image_path": str, "mask_path": str, "tumour_mask_path": str, "diagnosis": int, "report_diagnosis": int,
+    "liver_pixels": int, "tumour_pixels": int, "height": int, "width": int, "coding": str, "small_tumours_known": bool,
+    "problem": str,
+}
 _ROWS_PER_JOB = 64
 _WORTH_PROCESSES = 4_000  # masks; below, starting processes takes longer than they save
 
@@ -127,7 +132,8 @@ def build_index(
         pairs = pairs[pairs.tumour_mask_path != ""]
     problems = list(found.problems)
     if pairs.empty:
-        raise DataError(f"no masks in {found.folder}: its {len(found.cases)} {found.kind} serve for prediction only")
+        words = f"no masks in {found.folder}: its {len(found.cases)} {found.kind} serve for prediction only"
+        raise DataError("\n  - ".join([words, *found.left_out[:20]]))
     if found.kind == "volumes":
         pairs, spacing = _slices_of_volumes(found, output_root, skip_problems, executor)
     coding = _coding(found, pairs, mask_meaning)
@@ -257,13 +263,14 @@ def _classified(pairs: pd.DataFrame, bases: tuple[Path, ...], cached: Path, exec
         column: [_relative(path, bases) for path in pairs[column]] for column in ("image_path", "mask_path")
     }
     if cached.exists():
-        table = pd.read_csv(cached, keep_default_na=False)
+        table = read_table(cached, _STORED)
         for column, expected in relative.items():
             strange = sorted(set(table[column]) - set(expected))
             if strange or table[column].tolist() != expected:
                 named = strange[0] if strange else "other rows"
                 raise DataError(f"{cached}: names {named}, not what lies below {bases[0]}: delete this file")
             table[column] = pairs[column].to_numpy()
+        table = table.assign(volume=pairs.volume.to_numpy(), slice=pairs.slice.to_numpy())
         # A disk that answers again or a mended permission changes no fingerprint.
         for row in table.index[table.problem != ""]:
             for column, value in classify(table.image_path[row], table.mask_path[row]).items():

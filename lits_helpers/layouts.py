@@ -73,6 +73,8 @@ class Layout:
         unreadable, or unlike its mask's, are left out.
     problems : list of str
         One line each, beginning with the file or folder.
+    left_out : list of str
+        Those of them by which something is not among the cases; the others are files without a partner.
     """
 
     name: str
@@ -80,6 +82,7 @@ class Layout:
     folder: Path
     cases: pd.DataFrame
     problems: list[str]
+    left_out: list[str]
 
 
 def find_layouts(root: str | os.PathLike) -> list[Layout]:
@@ -126,6 +129,7 @@ def find_layouts(root: str | os.PathLike) -> list[Layout]:
         concerned = [layout for layout in layouts if Path(path).is_relative_to(layout.folder)]
         for layout in concerned or layouts:
             layout.problems.append(f"{path}: {text}")
+            layout.left_out.append(f"{path}: {text}")
     return layouts
 
 
@@ -255,18 +259,18 @@ def _pairs(group: list[Found]) -> set[Hashable]:
 def _assembled(name: str, copy: list[Found]) -> Layout:
     """The table and the problems of one copy."""
     first: dict[str, dict[Hashable, Found]] = defaultdict(dict)
-    problems = []
+    left_out = []
     for one in sorted(copy, key=lambda one: one.path):
         role = "image" if one.role == "test image" else one.role
         if role == "problem":
             text = str(one.key)
-            problems.append(text if text.startswith(one.path) else f"{one.path}: {text}")
+            left_out.append(text if text.startswith(one.path) else f"{one.path}: {text}")
         elif (kept := first[role].setdefault(one.key, one)) is not one:
             what = "slice" if name in SLICES else "volume"
-            problems.append(f"{one.path}: the same {what} as {kept.path}")
+            left_out.append(f"{one.path}: the same {what} as {kept.path}")
     images, mask_files, tumours = first["image"], first["mask"], first["tumour mask"]
     folder = os.path.commonpath([_held_in(one) for one in copy])
-    problems += _unpaired(folder, images, mask_files, tumours if name == "lits-png" else None)
+    unpaired = _unpaired(folder, images, mask_files, tumours if name == "lits-png" else None)
     nothing = Found(name, "mask", (), "")
     if name in SLICES:
         rows = [
@@ -274,7 +278,7 @@ def _assembled(name: str, copy: list[Found]) -> Layout:
             for key, image in images.items()
         ]
         cases = pd.DataFrame(rows, columns=SLICE_COLUMNS).sort_values(["volume", "slice"], ignore_index=True)
-        return Layout(name, "slices", Path(folder), cases, problems)
+        return Layout(name, "slices", Path(folder), cases, left_out + unpaired, left_out)
     keys = sorted(images, key=lambda key: images[key].path)
     numbers = _volume_numbers(keys, [images[key].path for key in keys], folder)
     rows = []
@@ -285,11 +289,11 @@ def _assembled(name: str, copy: list[Found]) -> Layout:
             try:
                 slices = _slices_in_header(image.path, mask.path)
             except DataError as error:
-                problems.append(str(error))
+                left_out.append(str(error))
                 continue
         rows.append((number, image.path, image.series, mask.path, mask.series, slices))
     cases = pd.DataFrame(rows, columns=VOLUME_COLUMNS).sort_values("volume", ignore_index=True)
-    return Layout(name, "volumes", Path(folder), cases, problems)
+    return Layout(name, "volumes", Path(folder), cases, left_out + unpaired, left_out)
 
 
 def _held_in(one: Found) -> str:

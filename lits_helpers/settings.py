@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass, fields
+from numbers import Integral, Real
 from pathlib import Path
 
 from .files import DataError, shown
@@ -16,6 +17,13 @@ from .recipes import RECIPES
 
 KAGGLE_INPUT = Path("/kaggle/input")
 KAGGLE_WORKING = Path("/kaggle/working")
+
+# What numbers may be, from and to; seeds are those of Keras.
+_LIMITS = {
+    **dict.fromkeys(("image_size", "filters", "depth", "batch_size", "epochs"), (Integral, 1, 10**6)),
+    "seed": (Integral, 0, 2**32 - 1), "learning_rate": (Real, 0, 10), "momentum": (Real, 0, 1),
+    "prior": (Real, 1e-6, 1 - 1e-6),
+}
 
 # Names that only LiTS has: slices of the report and of lits-png, LiTS and Decathlon volumes.
 _LITS_NAME = re.compile(
@@ -141,8 +149,9 @@ def load_settings(**overrides: object) -> Settings:
     Raises
     ------
     DataError
-        For an unknown profile or attribute, a data root that is not a folder, an output root
-        inside the data root, or the full profile without data; the message names the variable.
+        For an unknown profile or attribute, a number that cannot be, a data root that is not a folder,
+        an output root inside the data root, or the full profile without data; the message names the
+        variable.
     """
     unknown = set(overrides) - {field.name for field in fields(Settings)}
     if unknown:
@@ -158,13 +167,13 @@ def load_settings(**overrides: object) -> Settings:
     # Jupyter's current folder is the notebook's: outputs belong beside notebooks/, not inside.
     here = Path.cwd().parent if Path.cwd().name == "notebooks" else Path.cwd()
     default_output = KAGGLE_WORKING if KAGGLE_WORKING.is_dir() else here / "outputs"
-    output_root = Path(
-        overrides.pop("output_root", None) or os.environ.get("LITS_OUTPUT_ROOT") or default_output
-    ).expanduser().resolve()
+    output_root = _place(
+        overrides.pop("output_root", None) or os.environ.get("LITS_OUTPUT_ROOT") or default_output, "LITS_OUTPUT_ROOT"
+    )
 
     named = overrides.pop("data_root", None) or os.environ.get("LITS_DATA_ROOT")
     if named:
-        data_root, data_source = Path(named).expanduser().resolve(), "folder"
+        data_root, data_source = _place(named, "LITS_DATA_ROOT"), "folder"
         if not data_root.is_dir():
             raise DataError(
                 f"LITS_DATA_ROOT is {named!r}, which is not a folder: set it to the folder that "
@@ -194,4 +203,21 @@ def load_settings(**overrides: object) -> Settings:
         **about_data, "data_source": data_source, "data_root": data_root, "output_root": output_root,
         **PROFILES[profile], **RECIPES[recipe].changes.get(profile, {}), **overrides,
     }
-    return Settings(profile=profile, recipe=recipe, **chosen)
+    settings = Settings(profile=profile, recipe=recipe, **chosen)
+    for name, (kind, lowest, highest) in _LIMITS.items():
+        value = getattr(settings, name)
+        if not isinstance(value, kind) or not lowest <= value <= highest:
+            what = "a whole number" if kind is Integral else "a number"
+            raise DataError(f"{name} is {value!r}: give {what} from {lowest} to {highest}")
+    return settings
+
+
+def _place(named: object, variable: str) -> Path:
+    """Where a folder is, or would be; links are followed."""
+    try:
+        place = Path(named).expanduser().resolve()
+        place.exists()
+        str(place).encode()
+    except (OSError, RuntimeError, TypeError, ValueError) as error:  # too long, a circle, nobody's home, no UTF-8...
+        raise DataError(f"{variable} is {named!r}, which cannot be a folder ({error}): name another") from error
+    return place

@@ -397,7 +397,7 @@ def test_one_broken_volume_does_not_stop_the_other(patients, tmp_path):
     write_layout(tmp_path / "data", "lits-nifti", patients)
     broken = next((tmp_path / "data").rglob("volume-0.nii*"))
     broken.write_bytes(broken.read_bytes()[:-3000])
-    with pytest.raises(DataError, match="volume 0: .*volume-0.nii"):
+    with pytest.raises(DataError, match="volume-0.nii: cut short"):
         build_index(tmp_path / "data", tmp_path / "out")
     with pytest.warns(UserWarning, match="volume-0.nii"):
         table = build_index(tmp_path / "data", tmp_path / "out", skip_problems=True)

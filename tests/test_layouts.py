@@ -181,7 +181,8 @@ def test_a_bad_header_is_named_and_leaves_out_its_volume_alone(tmp_path, damage,
     damage(tmp_path / name)
     [layout] = find_layouts(tmp_path)
     assert layout.cases.volume.tolist() == [0, 2]
-    assert [name in problem for problem in layout.problems] == [False, True]  # the first: volume-2 has no mask
+    assert [name in problem for problem in layout.problems] == [True, False]  # the second: volume-2 has no mask
+    assert layout.left_out == layout.problems[:1]
 
 
 def test_a_link_that_leads_nowhere_is_a_problem_of_the_layout_round_it(tmp_path):

@@ -7,6 +7,7 @@ UV := $(shell command -v uv 2>/dev/null)
 VENV := .venv
 VENV_PYTHON := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
+CONSTRAINTS := constraints.txt
 OUTPUTS := $(CURDIR)/outputs
 
 SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
@@ -22,7 +23,7 @@ PHANTOM := LITS_PROFILE=tiny LITS_RECIPE= LITS_DATA_ROOT= LITS_LAYOUT= LITS_MASK
 # TensorFlow's C++ information lines say nothing about this project.
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: help demo test notebooks bench browser clean FORCE
+.PHONY: help demo test notebooks bench browser lowest clean FORCE
 
 help:
 	@echo "make demo       run notebooks 01-04 on the phantom; pages and figures go to outputs/"
@@ -30,6 +31,7 @@ help:
 	@echo "make notebooks  refresh each .ipynb from its .py and execute it in place"
 	@echo "make bench      speed against the report's own code, as ratios"
 	@echo "make browser    every widget in JupyterLab and Voila, in a Chromium without a window"
+	@echo "make lowest     unit tests on the lowest versions that pyproject.toml allows, in .venv-lowest"
 	@echo "make clean      remove outputs/ and caches (.venv stays)"
 	@echo ""
 	@echo "PYTHON=python3.12 chooses the interpreter that .venv is made from; UV= does without uv."
@@ -67,6 +69,16 @@ bench: $(INSTALLED)
 browser: $(INSTALLED)
 	$(VENV_PYTHON) -m pytest tests/browser
 
+# What pyproject.toml does not name is the newest that goes with these. NumPy's and pandas's lowest
+# have no wheels for Python 3.13.
+lowest: build/lowest.txt
+	$(MAKE) VENV=.venv-lowest CONSTRAINTS=$< PYTHON=python3.11 .venv-lowest/.installed
+	.venv-lowest/bin/python -m pytest
+
+build/lowest.txt: pyproject.toml
+	mkdir -p build
+	sed -n 's/^    "\([A-Za-z0-9-]*\)>=\([0-9.]*\)",$$/\1==\2/p' $< > $@
+
 clean:
 	rm -rf outputs .pytest_cache .hypothesis .benchmarks build *.egg-info
 	find lits_helpers tests notebooks -name __pycache__ -prune -exec rm -rf {} +
@@ -77,17 +89,17 @@ ifneq ($(shell cat $(INSTALLED) 2>/dev/null),$(CURDIR))
 $(INSTALLED): FORCE
 endif
 
-$(INSTALLED): pyproject.toml constraints.txt
+$(INSTALLED): pyproject.toml $(CONSTRAINTS)
 ifneq ($(UV),)
 	@$(VENV_PYTHON) -c '$(SUPPORTED)' 2>/dev/null \
 	    || "$(UV)" venv --seed --clear --python "$(UV_CHOICE)" $(VENV)
-	"$(UV)" pip install --python $(VENV_PYTHON) -c constraints.txt -e '$(EXTRAS)'
+	"$(UV)" pip install --python $(VENV_PYTHON) -c $(CONSTRAINTS) -e '$(EXTRAS)'
 else
 	@$(VENV_PYTHON) -m pip --version >/dev/null 2>&1 && $(VENV_PYTHON) -c '$(SUPPORTED)' || { \
 	    $(PYTHON) -c '$(SUPPORTED)' 2>/dev/null || { \
 	        echo "Python 3.11, 3.12 or 3.13 is needed, and '$(PYTHON)' is none of them." \
 	            "Name one that is installed, as in: make PYTHON=python3.12" >&2; exit 1; }; \
 	    $(PYTHON) -m venv --clear $(VENV); }
-	$(VENV_PYTHON) -m pip install -c constraints.txt -e '$(EXTRAS)'
+	$(VENV_PYTHON) -m pip install -c $(CONSTRAINTS) -e '$(EXTRAS)'
 endif
 	@echo "$(CURDIR)" > $@

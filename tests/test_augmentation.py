@@ -87,7 +87,9 @@ def test_image_and_mask_stay_aligned(kind, size):
     for drawn in augmentation.matrices(random, 10, size):
         image, mask = warp_pair(painted, labels, drawn, augmentation.displacement(random, size))
         in_image, in_mask = image[..., 0] > 127, mask == 2
-        assert 2 * (in_image & in_mask).sum() / (in_image.sum() + in_mask.sum()) > 0.97
+        # A pixel off, the smaller tumour (radius 7.8) would have 1 - 2 * 7.8 / (pi * 7.8**2) = 0.92. OpenCV 4
+        # works in steps of 1/32 pixel: after half a pixel both edges may count in the image, one in the mask.
+        assert 2 * (in_image & in_mask).sum() / (in_image.sum() + in_mask.sum()) > 0.95
 
 
 @pytest.mark.parametrize("elastic", [0, 0.03])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -68,6 +69,15 @@ def test_every_direct_requirement_has_a_pin_that_satisfies_it(requirement):
 def test_no_requirement_is_named_twice():
     names = [canonicalize_name(requirement.name) for requirement in DIRECT]
     assert len(names) == len(set(names))
+
+
+def test_the_lowest_versions_are_the_bounds_of_every_requirement(tmp_path):
+    for name in ("Makefile", "pyproject.toml"):
+        shutil.copy(ROOT / name, tmp_path)
+    subprocess.run(["make", "build/lowest.txt"], cwd=tmp_path, capture_output=True, check=True)
+    lowest = (tmp_path / "build" / "lowest.txt").read_text().splitlines()
+    peer = map(Requirement, PROJECT["optional-dependencies"]["peer"])
+    assert sorted(lowest) == sorted(str(requirement).replace(">=", "==") for requirement in [*DIRECT, *peer])
 
 
 def test_environment_brings_a_supported_python_and_pip_alone():

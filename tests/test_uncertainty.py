@@ -52,7 +52,7 @@ def test_a_description_leaves_out_what_is_undefined_and_counts_it():
 
 def test_the_interval_is_that_of_an_independent_bootstrap():
     scores = np.random.default_rng(4).beta(4, 2, 30)
-    theirs = stats.bootstrap((scores,), np.mean, method="percentile", n_resamples=20_000, rng=1).confidence_interval
+    theirs = stats.bootstrap((scores,), np.mean, method="percentile", n_resamples=20_000, random_state=1).confidence_interval
     found = describe(scores, repeats=20_000)
     assert (found.low, found.high) == pytest.approx((theirs.low, theirs.high), abs=0.003)
 

@@ -119,6 +119,28 @@ def test_pip_section_of_the_environment_resolves_to_the_pinned_versions(tmp_path
     assert found == {name: pins().get(name) for name in found}, "constraints.txt is not complete"
 
 
+def test_the_list_of_licences_holds_every_pin_with_its_version():
+    text = (ROOT / "docs" / "licences.md").read_text()
+    listed = re.findall(r"^\| ([a-z0-9-]+) \| ([0-9]\S*) \| \S.* \|$", text, re.MULTILINE)
+    assert dict(listed) == pins(), "run docs/list_licences.py"
+    assert len(listed) == len(pins())
+
+
+def test_the_workflow_tests_the_supported_pythons_with_commands_that_exist():
+    jobs = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())["jobs"]
+    supported = [f"3.{minor}" for minor in range(100) if f"3.{minor}" in SpecifierSet(PROJECT["requires-python"])]
+    assert jobs["tests"]["strategy"]["matrix"]["python"] == supported
+    others = jobs["other-systems"]
+    assert others["strategy"]["matrix"]["system"] == ["windows-latest", "macos-latest"] and others["continue-on-error"]
+    steps = [step for job in jobs.values() for step in job["steps"]]
+    run = "\n".join(step["run"] for step in steps if "run" in step)
+    named = set(re.findall(r"^make ([a-z]+)", run, re.MULTILINE))
+    assert named == {"test", "lowest", "browser"} and named <= make_targets()
+    assert f"pip install -c constraints.txt -e .[{','.join(EXTRAS)}]" in run
+    pythons = {step["with"]["python-version"] for step in steps if "setup-python" in step.get("uses", "")}
+    assert pythons <= {*supported, "${{ matrix.python }}"}
+
+
 # Imports --------------------------------------------------------------------------------------
 
 
@@ -207,7 +229,9 @@ def test_no_tracked_file_names_a_folder_of_one_machine():
     assert found == []
 
 
-@pytest.mark.parametrize("name", ["constraints.txt", "environment.yml", "pyproject.toml", "Makefile", ".ci/run"])
+@pytest.mark.parametrize(
+    "name", ["constraints.txt", "environment.yml", "pyproject.toml", "Makefile", ".ci/run", ".github/workflows/ci.yml"]
+)
 def test_project_files_hold_no_address(name):
     assert "://" not in (ROOT / name).read_text()
 
@@ -226,14 +250,17 @@ def commands_in(markdown: str) -> str:
     return "\n".join(fenced + indented)
 
 
+def make_targets() -> set[str]:
+    return set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
+
+
 @pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])
 def test_make_targets_that_a_page_names_exist(page):
     text = (ROOT / page).read_text()
     named = set(re.findall(r"^\s*(?:\$ )?make ([a-z]+)", commands_in(text), flags=re.MULTILINE))
     named |= set(re.findall(r"`make ([a-z]+)", text))
-    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
     assert named, f"{page} names no make target"
-    assert named <= targets
+    assert named <= make_targets()
 
 
 def test_the_readme_shows_both_commands_and_the_conda_way():

@@ -41,7 +41,7 @@ TELLING = sorted(
     | {b"Mercyvale", b"Larkspur", b"PID-NESTED-QX", b"QX private", b"Featherstone"}
 )
 NUMBERS = (6, 7, 8)  # of phantoms with tumours
-FIRST = f"3Dircadb1.{NUMBERS[0]}/PATIENT_DICOM"
+FIRST = f"patient-{NUMBERS[0]}/CT"
 SMALL = dict(
     image_size=32, filters=2, depth=2, momentum=0.9, prior=0.1,
     batch_size=8, epochs=1, learning_rate=1e-3, schedule="cosine",
@@ -64,10 +64,10 @@ def identify(path: Path, **changes: str) -> None:
 def patients(tmp_path_factory):
     """Three scans and their masks as DICOM; in one of them some values are against the standard."""
     root = tmp_path_factory.mktemp("patients") / "data"
-    write_layout(root, "3d-ircadb", {number: phantom_volume(number, size=48) for number in NUMBERS})
+    write_layout(root, "dicom-beside", {number: phantom_volume(number, size=48) for number in NUMBERS})
     with warnings.catch_warnings(action="ignore"):
-        for path in root.rglob("image_*"):
-            number = int(path.relative_to(root).parts[0].rpartition(".")[2])
+        for path in root.rglob("IM*"):
+            number = int(path.relative_to(root).parts[0].removeprefix("patient-"))
             malformed = {"PatientBirthDate": "born 19470203", "PatientName": "Quillfeather"}
             identify(path, PatientID=f"PID-7741-QX-{number}", **(malformed if number == NUMBERS[-1] else {}))
     return root
@@ -130,7 +130,7 @@ def found_below(folder: Path) -> dict[str, list[bytes]]:
 
 def test_the_search_finds_what_is_there(patients):
     found = found_below(patients / FIRST)
-    assert set(TELLING) - set(found["image_0"]) == {b"Featherstone"}  # of the header of NIfTI
+    assert set(TELLING) - set(found["IM0000"]) == {b"Featherstone"}  # of the header of NIfTI
 
 
 def test_no_command_writes_or_prints_whose_the_scans_are(run, patients, bright, tmp_path):
@@ -149,14 +149,14 @@ def test_no_command_writes_or_prints_whose_the_scans_are(run, patients, bright, 
 
 
 def test_no_element_of_a_segmentation_object_says_whose_it_is(run, patients, bright, tmp_path):
-    scans = sorted(patients.rglob("PATIENT_DICOM"))
+    scans = sorted(patients.rglob("CT"))
     status, printed = run("predict", "--model", bright, "--dicom-seg", *scans)
     assert status == 0 and telling(printed) == []
     assert found_below(tmp_path / "out") == {}
     written = sorted((tmp_path / "out").rglob("*.dcm"))
-    assert [path.name for path in written] == [f"3Dircadb1.{n}_PATIENT_DICOM_prediction.dcm" for n in NUMBERS]
+    assert [path.name for path in written] == [f"patient-{n}_CT_prediction.dcm" for n in NUMBERS]
     for path, scan in zip(written, scans, strict=True):
-        dataset, source = pydicom.dcmread(path), pydicom.dcmread(scan / "image_0")
+        dataset, source = pydicom.dcmread(path), pydicom.dcmread(scan / "IM0000")
         elements = [*dataset.file_meta, *dataset.iterall()]  # of sequences too
         assert len(elements) > 200
         for element in elements:
@@ -203,8 +203,8 @@ def test_texts_in_the_header_of_a_nifti_scan_go_nowhere(run, bright, tmp_path):
 @pytest.mark.parametrize("damage", ["cut in the header", "cut in the pixels", "two patients", "no position"])
 def test_a_message_about_a_bad_file_names_the_file_and_not_the_patient(run, patients, bright, damage, tmp_path):
     scan = tmp_path / "odd-scan"
-    shutil.copytree(patients / f"3Dircadb1.{NUMBERS[-1]}" / "PATIENT_DICOM", scan)
-    path = scan / "image_3"
+    shutil.copytree(patients / f"patient-{NUMBERS[-1]}" / "CT", scan)
+    path = scan / "IM0003"
     if damage == "two patients":
         with warnings.catch_warnings(action="ignore"):
             identify(path, PatientID="PID-OTHER-QX")

@@ -1,10 +1,7 @@
 import os
-import subprocess
-import sys
 from dataclasses import replace
 
 import keras
-import numpy as np
 import pandas as pd
 import pytest
 

@@ -35,6 +35,7 @@ HEADER_KEYWORDS = [
     "ImagePositionPatient", "ImageOrientationPatient", "SliceThickness", "SpacingBetweenSlices",
     "PatientID",  # compared, never shown
 ]  # fmt: skip
+PIXEL_KEYWORDS = ["RescaleSlope", "RescaleIntercept", "PixelPaddingValue", "PixelPaddingRangeLimit"]
 
 
 @dataclass(frozen=True)
@@ -93,9 +94,16 @@ def read_header(path: Path) -> Dataset:
     """
     pydicom = import_pydicom()
     try:
-        return pydicom.dcmread(path, stop_before_pixels=True, specific_tags=HEADER_KEYWORDS)
+        return parsed(pydicom.dcmread(path, stop_before_pixels=True, specific_tags=HEADER_KEYWORDS))
     except Exception as error:  # pydicom raises many kinds on damaged files
         raise DataError(f"{shown(path)} is a damaged DICOM file ({error}): copy it again") from error
+
+
+def parsed(dataset: Dataset) -> Dataset:
+    """The dataset, once it is known that what is asked of it can be parsed: pydicom does so when it is asked."""
+    for keyword in (*HEADER_KEYWORDS, *PIXEL_KEYWORDS):
+        dataset.get(keyword)
+    return dataset
 
 
 def numbers(header: Dataset, keyword: str, count: int) -> np.ndarray | None:
@@ -391,7 +399,7 @@ def read_pixels(path: str | os.PathLike) -> tuple[Dataset, np.ndarray]:
     from pydicom.pixels import get_decoder
 
     try:
-        dataset = pydicom.dcmread(path)
+        dataset = parsed(pydicom.dcmread(path))
     except Exception as error:  # pydicom raises many kinds on damaged files
         raise DataError(f"{shown(path)} is a damaged DICOM file ({error}): copy it again") from error
     if "PixelData" not in dataset:
@@ -399,7 +407,7 @@ def read_pixels(path: str | os.PathLike) -> tuple[Dataset, np.ndarray]:
     syntax = dataset.file_meta.get("TransferSyntaxUID")
     try:
         lacking = syntax is not None and syntax.is_compressed and not get_decoder(syntax).is_available
-    except (NotImplementedError, ValueError) as error:  # a film's, say, or one of a maker's own
+    except (AttributeError, NotImplementedError, ValueError) as error:  # two, a film's, say, or one of a maker's own
         raise DataError(f"{shown(path)} is stored in a way that is not read ({error}): save it uncompressed") from error
     if lacking:
         package = "pylibjpeg-openjpeg" if "2000" in syntax.name else "pylibjpeg-libjpeg"

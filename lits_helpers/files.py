@@ -207,6 +207,8 @@ def read_table(path: str | os.PathLike, columns: Mapping[str, type]) -> pd.DataF
     import pandas as pd
 
     try:
+        if b"\0" in Path(path).read_bytes():
+            raise ValueError("it holds null bytes")
         table = pd.read_csv(path, dtype=columns)
         if missing := set(columns) - set(table):
             raise ValueError(f"it has no {', '.join(sorted(missing))}")

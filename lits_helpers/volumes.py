@@ -134,11 +134,11 @@ def _open_nifti(path: Path | str) -> nibabel.Nifti1Image:
         raise DataError(f"{path}: not a NIfTI file ({error}): copy or unpack it again") from error
     if not isinstance(image, nibabel.Nifti1Image) or not path.name.lower().endswith((".nii", ".nii.gz")):
         raise DataError(f"{path}: {type(image).__name__}, expected NIfTI: .nii or .nii.gz")
-    if len(image.shape) < 3 or max(image.shape[3:], default=1) > 1 or 0 in image.shape:
+    if len(image.shape) < 3 or max(image.shape[3:], default=1) > 1 or min(image.shape) < 1:
         raise DataError(f"{path}: {len(image.shape)}D data of shape {image.shape}, expected one 3D volume")
     if image.get_data_dtype().kind not in "iuf":
         raise DataError(f"{path}: voxels of type {image.get_data_dtype()}, expected numbers")
-    if not np.isfinite(image.affine).all() or np.linalg.det(image.affine[:3, :3]) == 0:
+    if not np.isfinite(image.affine).all() or np.isnan(io_orientation(image.affine)).any():
         raise DataError(f"{path}: its affine has no inverse, so orientation is unknown: mend the header")
     _require_room(path, image)
     with ImageOpener(path) as file:

@@ -209,7 +209,9 @@ VOLUMES = {
     "a header that promises 70 TB, to be indexed": volume(
         holding(HU, dim=TOO_LARGE), "its header promises 70,", "index"
     ),
-    "a negative size": volume(holding(HU, dim=[3, -32, 32, 6]), AGAIN),
+    "a negative size": volume(holding(HU, dim=[3, -32, 32, 6]), "expected one 3D volume"),
+    "two negative sizes": volume(holding(HU, dim=[3, -32, -32, 6]), "expected one 3D volume"),
+    "two axes along one line": volume(holding(HU, srow_x=[1e30, 0, 0, 0], srow_y=[1e30, 1, 0, 0]), "its affine has no"),
     "a size of nought": volume(holding(HU, dim=[3, 0, 32, 6]), "expected one 3D volume"),
     "no dimension": volume(holding(HU, dim=[0] * 8), "expected one 3D volume"),
     "voxels far behind the file's end": volume(holding(HU, vox_offset=1e30), AGAIN),

@@ -173,7 +173,9 @@ def test_a_table_has_its_types_and_empty_text(tmp_path):
     assert table.dice.isna().tolist() == [True, False] and table.dice[1] == 0.5
 
 
-@pytest.mark.parametrize("content", [b"", b"volume\n", b"volume,words\n3.5,a\n", b"volume,words\n,a\n", b"\xff\xfe\x00,\n"])
+@pytest.mark.parametrize("content", [
+    b"", b"volume\n", b"volume,words\n3.5,a\n", b"volume,words\n,a\n", b"volume,words\n1,\0\n", b"\xff\xfe,\n",
+])
 def test_a_table_that_is_not_as_it_was_written_is_named(tmp_path, content):
     (tmp_path / "a.csv").write_bytes(content)
     with pytest.raises(DataError, match="a.csv: damaged, or of another version .*delete this file"):

@@ -65,9 +65,9 @@ AUGMENTATIONS = {
         lesions=0.4, distractors=0.5,
     ),
 }
-# A lesion is what passes the lower probability and, somewhere, the higher: chosen on validation patients of
+# A lesion is what passes the lower probability and, somewhere, the higher: chosen on held-out patients of
 # 20 LiTS volumes.
-THRESHOLD, SURE = 0.5, 0.75
+THRESHOLD, SURE = 0.5, 0.95
 REACH = 0.03  # of a slice's width: how far the second network's liver may pass the first one's
 BORDER = 9  # pixels across the disc by which a tumour may pass the liver
 BATCH = 16  # slices predicted at once
@@ -126,7 +126,7 @@ def train_cascade(settings: Settings, table: pd.DataFrame, *, minutes: float | N
             keras.Model(network.inputs, network.outputs).save(temporary)  # without what only training needs
     with atomic_path(folder / "cascade.json") as temporary:
         sizes = {name: _stage_settings(settings, name).image_size for name in STAGES[settings.profile]}
-        temporary.write_text(json.dumps({"sizes": sizes, "threshold": THRESHOLD, "minutes": minutes}, indent=2))
+        temporary.write_text(json.dumps({"sizes": sizes, "threshold": THRESHOLD, "minutes": minutes}, indent=2), encoding="utf-8")
     return folder
 
 
@@ -141,7 +141,7 @@ def cascade_folder(settings: Settings, table: pd.DataFrame) -> Path:
 def _had(folder: Path, minutes: float) -> bool:
     """Whether a cascade is finished and had that time: seconds of epochs leave out what decoding took."""
     try:
-        return json.loads((folder / "cascade.json").read_text())["minutes"] >= minutes
+        return json.loads((folder / "cascade.json").read_text(encoding="utf-8"))["minutes"] >= minutes
     except (OSError, ValueError, KeyError, TypeError):
         return False
 
@@ -384,7 +384,7 @@ def load_cascade(folder: Path) -> Cascade:
             f"{shown(folder)}: no cascade.json, so no finished cascade: run `train --recipe strong` (again)"
         )
     try:
-        facts = json.loads(described.read_text())
+        facts = json.loads(described.read_text(encoding="utf-8"))
         sizes, threshold = facts["sizes"], float(facts["threshold"])
         sizes = {name: int(sizes[name]) for name in ("liver", "tumour")}
         if not 0 < threshold < 1:

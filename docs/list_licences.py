@@ -81,7 +81,7 @@ def kind(name: str, licence: str) -> str:
 
 
 def main() -> None:
-    lines = (FOLDER.parent / "constraints.txt").read_text().splitlines()
+    lines = (FOLDER.parent / "constraints.txt").read_text(encoding="utf-8").splitlines()
     pins = [line.split("==") for line in lines if line and not line.startswith("#")]
     licences = {name: stated_licence(name, version) for name, version in pins}
     kinds = {name: kind(name, licence) for name, licence in licences.items()}
@@ -89,7 +89,7 @@ def main() -> None:
     numbers = {found: len(names) for found, names in of_kind.items()}
     text = INTRODUCTION.format(**numbers, mpl_names=", ".join(of_kind["MPL"]), gpl_names=", ".join(of_kind["GPL"]))
     text += "".join(f"| {name} | {version} | {licences[name]} |\n" for name, version in pins)
-    (FOLDER / "licences.md").write_text(text)
+    (FOLDER / "licences.md").write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from __future__ import annotations
 import html
 import io
 import json
+import os
 import secrets
 import socket
 import tempfile
@@ -375,7 +376,8 @@ def serve(settings: Settings, *, root: Path | str, model: Path | str, scan: str 
 
 def _require_free(port: int) -> None:
     with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if os.name != "nt":  # there it would take a port that is in use
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((HOST, port))
         except (OSError, OverflowError) as error:

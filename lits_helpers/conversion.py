@@ -138,7 +138,7 @@ def _convert(case: dict, root: Path, ending: str, jpeg_quality: int, key: str) -
         "notes": "; ".join(notes), "seconds": round(time.perf_counter() - started, 2),
     }
     with atomic_path(_record_path(root, record["volume"])) as temporary:
-        temporary.write_text(json.dumps(record, indent=1) + "\n")
+        temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     return record
 
 
@@ -161,7 +161,7 @@ def _remove_others(root: Path, volume: int, written: set[Path]) -> None:
 def _finished(root: Path, case: dict, ending: str, key: str) -> dict | None:
     """The record of a volume whose slice files are all there and were made from these files."""
     try:
-        record = json.loads(_record_path(root, case["volume"]).read_text())
+        record = json.loads(_record_path(root, case["volume"]).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     if not isinstance(record, dict) or record.get("key") != key:

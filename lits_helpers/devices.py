@@ -35,7 +35,7 @@ def precision_policy() -> tuple[str, str]:
             return "mixed_float16", f"{words} has float16 units; losses are scaled"
         return "float32", f"{words} has no 16-bit units"
     try:
-        flags = Path("/proc/cpuinfo").read_text()
+        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:
         flags = ""
     if "avx512_bf16" in flags or "amx_bf16" in flags:

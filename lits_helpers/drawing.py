@@ -221,7 +221,7 @@ def _is_oriented(row: tuple) -> bool:
     if image != slice_paths(root, row.volume, row.slice, image.suffix)[0]:
         return False
     try:
-        return bool(json.loads((root / RECORDS / f"volume-{row.volume}.json").read_text())["spacing_known"])
+        return bool(json.loads((root / RECORDS / f"volume-{row.volume}.json").read_text(encoding="utf-8"))["spacing_known"])
     except (KeyError, OSError, TypeError, ValueError):
         return (root / DESCRIPTION).exists()
 

@@ -247,7 +247,7 @@ def _described(
 def _description(root: Path) -> dict[str, object] | None:
     """The description in ``root``, None where there is no phantom."""
     try:
-        about = json.loads((root / DESCRIPTION).read_text())
+        about = json.loads((root / DESCRIPTION).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     return about if isinstance(about, dict) else None
@@ -345,7 +345,7 @@ def write_phantom(
             about = _described(
                 patients=patients, size=size, seed=seed, jpeg_quality=jpeg_quality, rescans=rescans
             )
-            (written / DESCRIPTION).write_text(json.dumps(about, indent=1) + "\n")
+            (written / DESCRIPTION).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
             _put_in_place(written, root, beside / "old")
     except OSError as error:
         raise DataError(

@@ -64,7 +64,7 @@ def write_layout(root: Path, name: str, patients: Patients, *, coding: str = "la
         "layout": name, "volumes": sorted(patients),
     }  # fmt: skip
     with atomic_path(root / DESCRIPTION) as temporary:
-        temporary.write_text(json.dumps(about, indent=1) + "\n")
+        temporary.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
     if name == "paired-slices":
         _write_paired(root, patients, coding)
     else:

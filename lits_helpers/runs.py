@@ -75,7 +75,7 @@ def claimed(folder: Path) -> Iterator[None]:
         # Where nothing can be written, or locked, nobody is kept out.
         with suppress(OSError):
             folder.mkdir(parents=True, exist_ok=True)
-            file = stack.enter_context(open(folder / ".claimed", "a"))
+            file = stack.enter_context(open(folder / ".claimed", "ab"))
             patience = time.monotonic() + 2
             while not _locked(file):
                 if time.monotonic() > patience:
@@ -172,7 +172,7 @@ def parts_per_batch(folder: Path) -> int:
     if not path.exists():
         return 1
     try:
-        return max(1, int(json.loads(path.read_text()).get("parts_per_batch", 1)))
+        return max(1, int(json.loads(path.read_text(encoding="utf-8")).get("parts_per_batch", 1)))
     except (AttributeError, OSError, OverflowError, TypeError, ValueError) as error:  # no object, no number, no JSON
         raise DataError(f"{path}: damaged ({error}): delete this file, it is written anew") from error
 
@@ -196,4 +196,4 @@ def write_description(
         "settings": {name: str(value) for name, value in dataclasses.asdict(settings).items()},
     }
     with atomic_path(folder / "run.json") as temporary:
-        temporary.write_text(json.dumps(description, indent=2))
+        temporary.write_text(json.dumps(description, indent=2), encoding="utf-8")

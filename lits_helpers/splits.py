@@ -294,5 +294,5 @@ def save_split(table: pd.DataFrame, path: Path, *, audit: object | None = None) 
         audited.unlink(missing_ok=True)
     else:
         with atomic_path(audited) as temporary:
-            temporary.write_text(json.dumps(audit.as_dict(), indent=1) + "\n")
+            temporary.write_text(json.dumps(audit.as_dict(), indent=1) + "\n", encoding="utf-8")
     return path

@@ -287,7 +287,7 @@ def save_superpixel_system(system: SuperpixelSystem, folder: Path) -> Path:
         with atomic_path(folder / f"{name}.keras") as temporary:
             getattr(system, name).save(temporary)
     with atomic_path(folder / "options.json") as temporary:
-        temporary.write_text(json.dumps({"tumour_share": system.tumour_share, **asdict(system.options)}, indent=1))
+        temporary.write_text(json.dumps({"tumour_share": system.tumour_share, **asdict(system.options)}, indent=1), encoding="utf-8")
     return folder
 
 
@@ -301,7 +301,7 @@ def load_superpixel_system(folder: Path) -> SuperpixelSystem:
     """
     folder = Path(folder)
     try:
-        stored = json.loads((folder / "options.json").read_text())
+        stored = json.loads((folder / "options.json").read_text(encoding="utf-8"))
         share = stored.pop("tumour_share")
         options = SuperpixelOptions(**{k: tuple(v) if isinstance(v, list) else v for k, v in stored.items()})
         networks = [

@@ -115,7 +115,7 @@ def _chlebus(settings: Settings, table: pd.DataFrame, folder: Path, seconds: flo
     more = _timed(folder / f"{name}.json", lambda: _grow(settings, table, made.predictor, path, chosen))
     forest, least = None, 0.0
     if path.exists():
-        forest, least = CandidateFilter.load(path), float(json.loads(chosen.read_text()))
+        forest, least = CandidateFilter.load(path), float(json.loads(chosen.read_text(encoding="utf-8")))
     made = replace(made, threshold=CANDIDATE_THRESHOLD, seconds=made.seconds + more)
     return replace(made, predictor=Filtered(made.predictor, forest, least))
 
@@ -141,7 +141,7 @@ def _grow(settings: Settings, table: pd.DataFrame, cascade: Cascade, path: Path,
         outside = out_of_fold(found, found.true, found.volume, seed=settings.seed, folds=min(5, patients))
         least = choose_filter_threshold(found, outside, by="f1")  # as the paper's forest is for false findings
     with atomic_path(chosen) as temporary:
-        temporary.write_text(json.dumps(least))
+        temporary.write_text(json.dumps(least), encoding="utf-8")
     train_filter(found, found.true, seed=settings.seed).save(path)
 
 
@@ -383,5 +383,5 @@ def _timed(path: Path, work: Callable[[], object]) -> float:
         started = time.monotonic()
         work()
         with atomic_path(path) as temporary:
-            temporary.write_text(json.dumps(time.monotonic() - started))
-    return float(json.loads(path.read_text()))
+            temporary.write_text(json.dumps(time.monotonic() - started), encoding="utf-8")
+    return float(json.loads(path.read_text(encoding="utf-8")))

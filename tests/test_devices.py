@@ -37,12 +37,12 @@ def test_a_gpus_policy_follows_from_its_compute_capability(monkeypatch, capabili
 )
 def test_a_cpus_policy_follows_from_its_instructions(monkeypatch, flags, policy):
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [])
-    monkeypatch.setattr(Path, "read_text", lambda path: f"flags : {flags}")
+    monkeypatch.setattr(Path, "read_text", lambda path, encoding: f"flags : {flags}")
     assert devices.precision_policy()[0] == policy
 
 
 def test_a_machine_that_does_not_tell_its_instructions_computes_in_float32(monkeypatch):
-    def unreadable(path):
+    def unreadable(path, encoding):
         raise FileNotFoundError(path)
 
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [])

@@ -183,6 +183,18 @@ def test_packages_of_an_optional_extra_are_imported_inside_functions_only(path):
     assert {name.split(".")[0] for name in names} & {"pydicom", "highdicom", "dask", "distributed", "openvino", "tf2onnx", "k3d", "voila", "skimage", "sklearn"} == set()
 
 
+SCRIPTS = [path for folder in ("lits_helpers", "notebooks", "docs", ".ci") for path in sorted((ROOT / folder).glob("*.py"))]
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
+def test_text_files_are_utf_8_on_systems_with_another_usual_encoding(path):
+    """Windows, before Python 3.15: each call says so, or is of bytes."""
+    calls = [node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Call)]
+    opening = [ast.unparse(call) for call in calls if re.search(r"\b(open|read_text|write_text)$", ast.unparse(call.func))]
+    without = [call for call in opening if not re.search(r"encoding=|, '[arw]b'\)|\.open\('rb'\)|Image\.open", call)]
+    assert without == []
+
+
 def test_notebooks_and_the_demo_import_only_what_the_notebooks_extra_brings():
     paths = [*(ROOT / "notebooks").glob("*.py"), *(p for name in DEMO for p in (ROOT / "lits_helpers").glob(name))]
     assert undeclared(paths, PROJECT["dependencies"] + EXTRAS["notebooks"]) == {}

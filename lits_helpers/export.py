@@ -14,7 +14,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from .files import DataError, atomic_path
+from .files import DataError, atomic_path, temporary_folder
 from .masks import THRESHOLD
 
 FORMATS = {"openvino": ".xml", "onnx": ".onnx"}
@@ -89,10 +89,15 @@ def _missing(package: str) -> DataError:
 
 def _write_openvino(model: keras.Model, path: Path) -> None:
     openvino = _openvino()
-    converted = openvino.convert_model(model)
-    path.unlink(missing_ok=True)  # never an old graph beside new weights: these are moved first
-    with atomic_path(path) as graph, atomic_path(path.with_suffix(".bin")) as weights:
-        openvino.serialize(converted, graph, weights)
+    # By way of a folder: given the network itself, OpenVINO (2026.4) fails on Python 3.13, for which its
+    # exec("import tensorflow") leaves no name to delete.
+    with temporary_folder(path.parent) as saved:
+        model.export(str(saved), verbose=False)
+        converted = openvino.convert_model(saved)
+        path.unlink(missing_ok=True)  # never an old graph beside new weights: these are moved first
+        with atomic_path(path) as graph, atomic_path(path.with_suffix(".bin")) as weights:
+            openvino.serialize(converted, graph, weights)
+        del converted  # which keeps files open that Windows would not remove
 
 
 def _write_onnx(model: keras.Model, path: Path) -> None:

@@ -100,7 +100,15 @@ def test_label_files_are_taken_as_they_are(tmp_path, dtype):
     assert (read == labels).all() and read.dtype == np.uint8
 
 
-@pytest.mark.parametrize("levels", [(0, 255), (0, 127, 255), (0, 1, 2, 3)])
+@pytest.mark.parametrize("highest", [0, 1, 2])
+def test_labels_are_recognised_with_and_without_liver_and_tumour_and_hide_none(highest):
+    labels = np.minimum(drawn(40, liver=0.4, tumour=0.1), highest)
+    decoded = masks.decode(labels)
+    assert (decoded.coding, decoded.small_tumours_known) == ("labels", True)
+    assert np.array_equal(decoded.labels, labels)
+
+
+@pytest.mark.parametrize("levels", [(0, 255), (0, 127, 255), (0, 1, 2, 3), (53, 200), (3, 84)])
 def test_an_unknown_coding_is_refused_with_file_and_levels(tmp_path, levels):
     mask = np.resize(np.array(levels, np.uint8), (8, 8))
     cv2.imwrite(str(tmp_path / "volume-1_slice_2_mask.png"), mask)
@@ -111,6 +119,56 @@ def test_an_unknown_coding_is_refused_with_file_and_levels(tmp_path, levels):
 @pytest.mark.parametrize(("size", "pixels"), [(512, 263), (256, 66), (100, 10)])
 def test_the_least_tumour_of_the_coding(size, pixels):
     assert masks.smallest_coded_tumour(size * size) == pixels
+
+
+def test_the_reports_levels_are_exact_in_a_png_alone():
+    grey = np.array([[53, 83, 84]], np.uint8)
+    assert masks.decode_file(grey, "mask.PNG").small_tumours_known
+    assert not masks.decode_file(grey, "mask.jpg").small_tumours_known
+
+
+@pytest.mark.parametrize("label", [1, 2])
+def test_labels_saved_as_jpeg_are_refused_and_an_empty_mask_as_jpeg_is_empty(label):
+    with pytest.raises(DataError, match="a.jpg: levels 0, 1 and 2 do not survive JPEG"):
+        masks.decode_file(np.array([[0, label]], np.uint8), "a.jpg")
+    assert masks.decode_file(np.zeros((1, 2), np.uint8), "a.jpg").labels.tolist() == [[0, 0]]
+
+
+def test_tumour_wins_where_two_masks_overlap_whatever_their_level_inside():
+    liver, tumour = np.array([[0, 1, 255, 0]], np.uint8), np.array([[0, 0, 1, 255]], np.uint8)
+    assert masks.merge_binary(liver, tumour).tolist() == [[0, 1, 2, 2]]
+
+
+def two_files(folder, liver, tumour):
+    paths = folder / "liver.png", folder / "tumour.png"
+    for path, grey in zip(paths, (liver, tumour), strict=True):
+        write_image(path, np.array(grey, np.uint8))
+    return paths
+
+
+@pytest.mark.parametrize(
+    ("liver", "tumour", "labels"),
+    [
+        ([[0, 255, 255]], [[0, 0, 1]], [[0, 1, 2]]),
+        ([[255, 255, 255]], [[0, 0, 0]], [[1, 1, 1]]),  # each of one level, all or nothing
+    ],
+)
+def test_a_mask_for_the_liver_and_one_for_its_tumours_make_one_of_labels(tmp_path, liver, tumour, labels):
+    assert masks.read_two_files(*two_files(tmp_path, liver, tumour)).tolist() == labels
+
+
+@pytest.mark.parametrize(
+    ("liver", "tumour", "message"),
+    [
+        ([[0, 1, 2]], [[0, 0, 1]], "liver.png: 3 levels up to 2"),
+        ([[0, 0, 1]], [[7, 7, 9]], "tumour.png: 2 levels up to 9"),
+        ([[0, 1, 1]], [[0, 1]], r"tumour.png: \(1, 2\) pixels, .*liver.png has \(1, 3\)"),
+        ([[0, 1]], [[0, 1, 1]], r"tumour.png: \(1, 3\) pixels, .*liver.png has \(1, 2\)"),
+    ],
+)
+def test_two_files_that_are_no_masks_of_one_slice_are_refused_by_name(tmp_path, liver, tumour, message):
+    with pytest.raises(DataError, match=message):
+        masks.read_two_files(*two_files(tmp_path, liver, tumour))
 
 
 def literal_report_rule(labels, quality):
@@ -133,6 +191,15 @@ def test_the_reports_rule_is_the_literal_one(quality, size, liver, tumour):
 @pytest.mark.parametrize(("level", "diagnosis"), [(55, 1), (56, 2), (74, 2), (75, 1)])
 def test_the_reports_tumour_band_is_open_at_both_ends(level, diagnosis):
     assert masks.report_diagnosis(np.array([[53, level]], np.uint8)) == diagnosis
+
+
+def test_the_reports_checksum_is_of_512_x_512_pixels_of_one_level():
+    empty = np.full((512, 512), 53, np.uint8)
+    assert masks.report_diagnosis(empty) == masks.EMPTY
+    rippled = empty.copy()
+    rippled[3, 4] = 52
+    for other in (rippled, empty - 1, empty + 1, np.full((513, 512), 53, np.uint8)):
+        assert masks.report_diagnosis(other) == masks.LIVER_ONLY
 
 
 def test_the_reports_rule_fails_where_the_text_says():

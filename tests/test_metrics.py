@@ -121,6 +121,7 @@ def test_threshold_is_strict():
     above = np.nextafter(at, np.float32(1))
     assert pooled([FULL], [at]) == (0, 0)
     assert pooled([FULL], [above]) == (1, 1)
+    assert pooled([FULL / 2], [FULL]) == (0, 0)  # that of the truth is a half
 
 
 def test_threshold_can_be_chosen():

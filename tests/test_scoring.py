@@ -7,6 +7,7 @@ import pytest
 from lits_helpers import scoring
 from lits_helpers.files import DataError
 from lits_helpers.scoring import dice, iou, slice_scores
+from lits_helpers.uncertainty import bootstrap_interval, ratio_of_sums
 
 EMPTY = np.zeros((3, 3), bool)
 FULL = np.ones((3, 3), bool)
@@ -42,15 +43,23 @@ def test_scores_do_not_depend_on_the_number_of_dimensions():
     assert dice(truth, predicted) == pytest.approx(2 / (11 + 2))
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.float32])
+def test_zeros_and_ones_are_scored_like_false_and_true(dtype):
+    assert dice(FULL.astype(dtype), TRUTH.astype(dtype)) == pytest.approx(4 / 11)
+    assert dice(FULL.astype(dtype), TRUTH) == pytest.approx(4 / 11)
+
+
 def test_masks_of_different_shape_are_refused_with_both_shapes():
-    with pytest.raises(ValueError, match=r"\(3, 3\).*\(2, 3\)"):
+    with pytest.raises(ValueError, match=r"truth has shape \(3, 3\), predicted \(2, 3\)"):
         dice(TRUTH, TRUTH[:2])
+    with pytest.raises(ValueError, match=r"truth has shape \(2, 3\), predicted \(3, 3\)"):
+        dice(TRUTH[:2], TRUTH)
 
 
-@pytest.mark.parametrize("value", [2, 255, 0.4])
+@pytest.mark.parametrize("value", [2, 255, 0.4, -1])
 def test_a_mask_of_labels_grey_or_probabilities_is_refused(value):
-    with pytest.raises(ValueError, match=f"got {value}"):
-        dice(TRUTH * value, TRUTH)
+    with pytest.raises(ValueError, match=f"truth must .* got {value}"):
+        dice(ONE * value, TRUTH)
 
 
 def scored(*rows):
@@ -82,10 +91,10 @@ def test_a_slice_that_comes_twice_is_refused():
         scored((1, 0, TRUTH, TRUTH), (1, 0, TRUTH, TRUTH))
 
 
-@pytest.mark.parametrize("pairs", [1, 3])
-def test_more_or_fewer_masks_than_rows_are_refused(pairs):
+@pytest.mark.parametrize(("pairs", "came"), [(1, "only 1"), (3, "more")])
+def test_more_or_fewer_masks_than_rows_are_refused(pairs, came):
     table = pd.DataFrame({"volume": [1, 1], "slice": [0, 1]})
-    with pytest.raises(DataError, match="2 slices"):
+    with pytest.raises(DataError, match=f"2 slices, but {came} pairs"):
         slice_scores(table, [(TRUTH, TRUTH)] * pairs)
 
 
@@ -103,7 +112,8 @@ def test_a_patients_slices_are_pooled_before_dividing():
     patients = scoring.patient_scores(scored(*PATIENTS)).set_index("volume")
     assert patients.dice[1] == pytest.approx(2 * 1 / (3 + 2))  # the mean of its slices is 0.25
     assert patients.iou[1] == pytest.approx(1 / 4)
-    assert patients.dice[2] == 0 and patients.false_positive_pixels[2] == 2
+    assert patients.dice[2] == 0
+    assert patients.false_positive_pixels.tolist() == [2 - 1, 2, 0, 0]
     assert np.isnan(patients.dice[3])
     assert patients.dice[4] == 1
     assert patients.slices.tolist() == [2, 2, 1, 1]
@@ -134,6 +144,23 @@ def test_the_summary_gives_each_score_by_its_own_rule(words, value, cases, unit,
 
 def test_pixel_accuracy_comes_last():
     assert scoring.summary(scored(*PATIENTS), repeats=10).metric.iloc[-1].startswith("Pixel accuracy")
+
+
+def test_a_single_pixel_is_a_tumour_in_truth_and_in_a_prediction():
+    slices = scored((1, 0, ONE, EMPTY), (2, 0, EMPTY, ONE), (3, 0, ONE, ONE), (4, 0, EMPTY, ONE))
+    summary = scoring.summary(slices, repeats=10).set_index("metric")
+    assert summary.value.filter(like="called right").tolist() == [1 / 4]
+    assert summary.left_out.filter(like="without tumour in truth left out").tolist() == [2]
+    detection = scoring.report_detection(slices)
+    assert (detection.correct, detection.incorrect) == (1, 3)
+
+
+def test_the_intervals_are_those_of_the_repeats_and_the_seed_that_were_asked_for():
+    # Twice the shared pixels of each patient, and truth and prediction added.
+    parts = np.array([[2, 5], [0, 2], [0, 0], [18, 18]])
+    for repeats, seed in ((20, 0), (20, 1), (30, 1)):
+        row = scoring.summary(scored(*PATIENTS), repeats=repeats, seed=seed).iloc[0]
+        assert (row.low, row.high) == bootstrap_interval(parts, ratio_of_sums, repeats=repeats, seed=seed)
 
 
 def test_patients_are_drawn_and_not_their_slices():
@@ -174,6 +201,7 @@ def test_the_reports_count_is_detection_by_slice():
     table = detection.confusion
     assert table.loc["tumour", "tumour"] == 2 and table.loc["tumour", "no tumour"] == 1
     assert table.loc["no tumour", "tumour"] == 1 and table.loc["no tumour", "no tumour"] == 2
+    assert (table.index.name, table.columns.name) == ("truth", "predicted")
 
 
 def test_the_report_calls_a_prediction_in_the_wrong_place_all_correct():

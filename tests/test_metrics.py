@@ -131,6 +131,11 @@ def test_threshold_can_be_chosen():
 
 
 @pytest.mark.parametrize("metric_class", [PooledDice, PooledIoU])
+def test_the_result_has_the_dtype_that_was_asked_for(metric_class):
+    assert (metric_class().result().dtype, metric_class(dtype="float64").result().dtype) == ("float32", "float64")
+
+
+@pytest.mark.parametrize("metric_class", [PooledDice, PooledIoU])
 def test_reset_forgets_what_was_counted(metric_class):
     metric = metric_class()
     metric.update_state(TRUTH, EMPTY)

@@ -34,7 +34,8 @@ help:
 	@echo "make lowest     unit tests on the lowest versions that pyproject.toml allows, in .venv-lowest"
 	@echo "make clean      remove outputs/ and caches (.venv stays)"
 	@echo ""
-	@echo "PYTHON=python3.12 chooses the interpreter that .venv is made from; UV= does without uv."
+	@echo "PYTHON=python3.12 chooses the interpreter that .venv is made from; UV= does without uv;"
+	@echo "VENV=.venv-3.12 makes another environment beside it."
 
 demo: $(INSTALLED)
 	$(VENV_PYTHON) -m lits_helpers demo

@@ -123,11 +123,14 @@ def find_kaggle_data(kaggle_input: Path) -> Path | None:
 
     A folder counts when it has a file named as LiTS volumes and slices are (see
     :mod:`lits_helpers.data_files`); the answer is the innermost folder that holds all such files.
+    In the output of an earlier session, attached as input, labels and phantom do not count.
     """
     if not kaggle_input.is_dir():
         return None
     found: list[Path] = []
-    for folder, _, names in os.walk(kaggle_input):
+    for folder, inner, names in os.walk(kaggle_input):
+        if "runs" in inner:
+            inner[:] = [name for name in inner if name not in ("labels", "phantom")]
         if any(map(_LITS_NAME.fullmatch, names)):
             found.append(Path(folder))
     return Path(os.path.commonpath(found)) if found else None

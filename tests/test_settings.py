@@ -86,6 +86,15 @@ def test_the_found_kaggle_folder_holds_all_that_have_slices(tmp_path):
     assert load_settings().data_root == tmp_path / "kaggle" / "input" / "lits"
 
 
+def test_what_an_earlier_session_made_of_the_data_is_not_taken_for_data(tmp_path):
+    mounted = tmp_path / "kaggle" / "input"
+    (mounted / "earlier" / "runs").mkdir(parents=True)
+    for folder in ("lits/images", "earlier/labels/0123/masks", "earlier/phantom/images"):
+        (mounted / folder).mkdir(parents=True)
+        (mounted / folder / "volume-1_slice_1.png").touch()
+    assert load_settings().data_root == mounted / "lits" / "images"
+
+
 def test_a_kaggle_input_with_slices_that_are_no_pictures_is_not_taken(tmp_path):
     (tmp_path / "kaggle" / "input" / "arrays").mkdir(parents=True)
     (tmp_path / "kaggle" / "input" / "arrays" / "volume-1_slice_1.h5").touch()

@@ -119,13 +119,15 @@ def write_image(path: Path, image: np.ndarray, *, jpeg_quality: int = 100) -> No
     DataError
         If the file cannot be written.
     """
+    ending = path.suffix.lower()
+    if ending not in (".png", ".jpg", ".jpeg"):
+        raise DataError(f"{path}: pictures are written as PNG or JPEG: use the ending .png or .jpg")
     if image.ndim == 3:
         image = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
     # Encoded in memory: a full disk then raises an OSError with its reason, which cv2.imwrite hides.
     # OpenCV 5 warns of a quality given for PNG, once a file.
-    options = [] if path.suffix.lower() == ".png" else [cv2.IMWRITE_JPEG_QUALITY, jpeg_quality]
-    done, encoded = cv2.imencode(path.suffix, image, options)
+    done, encoded = cv2.imencode(ending, image, [] if ending == ".png" else [cv2.IMWRITE_JPEG_QUALITY, jpeg_quality])
     if not done:
-        raise DataError(f"OpenCV could not encode {path}: use the ending .png or .jpg")
+        raise DataError(f"{path}: JPEG ends at 65,500 rows and columns, {image.shape[:2]} are too many: use .png")
     with atomic_path(path) as temporary:
         temporary.write_bytes(encoded)

@@ -110,6 +110,21 @@ def test_the_size_of_an_unusable_picture_is_not_told(tmp_path, kind):
         read_image_size(broken(tmp_path, kind))
 
 
+@pytest.mark.parametrize("ending", [".gif", ".picture", ""])
+def test_an_ending_of_neither_png_nor_jpeg_is_refused(tmp_path, ending):
+    with pytest.raises(DataError, match=f"a{ending}: .* use the ending .png or .jpg"):
+        write_image(tmp_path / f"a{ending}", PICTURE)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_picture_too_large_for_jpeg_is_refused_and_is_none_for_png(tmp_path):
+    long = np.zeros((1, 65_501), np.uint8)
+    with pytest.raises(DataError, match="a.jpg: .* use .png"):
+        write_image(tmp_path / "a.jpg", long)
+    write_image(tmp_path / "a.png", long)
+    assert read_image(tmp_path / "a.png", grey=True).shape == long.shape
+
+
 def test_a_picture_is_not_written_half(tmp_path, monkeypatch):
     def failing(self, content):
         raise OSError(28, "No space left on device")

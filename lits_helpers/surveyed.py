@@ -137,8 +137,7 @@ def _grow(settings: Settings, table: pd.DataFrame, cascade: Cascade, path: Path,
     kinds = found.groupby("true").volume.nunique()
     least = 0.5
     if (kinds > 1).all():
-        patients = found.volume.nunique()
-        outside = out_of_fold(found, found.true, found.volume, seed=settings.seed, folds=min(5, patients))
+        outside = out_of_fold(found, found.true, found.volume, seed=settings.seed, folds=found.volume.nunique())
         least = choose_filter_threshold(found, outside, by="f1")  # as the paper's forest is for false findings
     with atomic_path(chosen) as temporary:
         temporary.write_text(json.dumps(least), encoding="utf-8")

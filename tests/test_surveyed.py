@@ -1,5 +1,6 @@
 """The surveyed systems are trained once, share what they can, and refuse what they cannot learn from."""
 
+import json
 from types import SimpleNamespace
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 import tensorflow as tf
 
 from lits_helpers import surveyed
+from lits_helpers.candidate_filter import CandidateFilter
 from lits_helpers.conversion import write_slice_files
 from lits_helpers.files import DataError
 from lits_helpers.index import build_index
@@ -147,6 +149,26 @@ def test_candidates_of_one_kind_grow_no_forest_and_are_said_aloud(patients, tmp_
     with pytest.warns(UserWarning, match="not both true and false candidates"):
         surveyed._grow(*patients, cascade, tmp_path / "forest.npz", tmp_path / "threshold.json")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_forest_and_its_threshold_tell_the_candidates_of_few_patients_with_lesions_apart(
+    patients, tmp_path, monkeypatch
+):
+    """Two patients of seven: left out together, they would leave nothing to learn from."""
+    pytest.importorskip("sklearn")
+    volume = np.repeat(np.arange(7), 3)
+    true = np.isin(np.arange(21), [0, 3])  # one candidate of patients 0 and 1 each
+    found = pd.DataFrame({
+        "volume": volume, "mean": np.where(true, 20.0, 90.0), "voxels": 5, "true": true, "true_voxels": 5 * true,
+        "case_tumour_voxels": 5 * (volume < 2),
+    })
+    monkeypatch.setattr(surveyed, "volumes", lambda table: [(table.head(1), [np.zeros((2, 2, 3), np.uint8)])])
+    monkeypatch.setattr(surveyed, "candidate_table", lambda cases: found)
+    cascade = SimpleNamespace(predict=lambda *_: (np.zeros((1, 2, 2)),) * 2)
+    surveyed._grow(*patients, cascade, tmp_path / "forest.npz", tmp_path / "threshold.json")
+    probabilities = CandidateFilter.load(tmp_path / "forest.npz").probabilities(found)
+    threshold = json.loads((tmp_path / "threshold.json").read_text(encoding="utf-8"))
+    assert (probabilities >= threshold).tolist() == true.tolist()
 
 
 def test_what_was_done_once_is_not_done_again(tmp_path):

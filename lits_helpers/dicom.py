@@ -122,8 +122,7 @@ def instance_number(header: Dataset) -> int | None:
 
 def class_name(header: Dataset) -> str:
     """What kind of object it is, as in ``"CT Image Storage"``; ``""`` where the header does not say."""
-    uid = header.get("SOPClassUID")
-    return uid.name if uid else ""
+    return getattr(header.get("SOPClassUID"), "name", "")  # absent, or several in a damaged file
 
 
 def is_localizer(header: Dataset) -> bool:
@@ -258,10 +257,10 @@ def require_plain_images(headers: list[Dataset]) -> None:
     """Raise DataError for enhanced multi-frame, colour and localizer images."""
     for header in headers:
         name = shown(header.filename)
-        if int(header.get("NumberOfFrames") or 1) > 1 or "Enhanced" in class_name(header):
+        if (header.get("NumberOfFrames") or 1) != 1 or "Enhanced" in class_name(header):
             raise DataError(f"{name} is an enhanced multi-frame image: convert it to one file a slice "
                             "(dcm4che's emf2sf) or to NIfTI (dcm2niix)")
-        if int(header.get("SamplesPerPixel") or 1) != 1:
+        if (header.get("SamplesPerPixel") or 1) != 1:
             raise DataError(f"{name} is a colour picture, not CT numbers: give the original series")
     scouts = [header for header in headers if is_localizer(header)]
     if scouts:

@@ -341,11 +341,19 @@ def test_a_single_slice_of_unknown_thickness_is_refused(tmp_path):
         read_series(tmp_path)
 
 
-@pytest.mark.parametrize("odd", [{"SOPClassUID": EnhancedCTImageStorage}, {"NumberOfFrames": 2}])
+@pytest.mark.parametrize(
+    "odd", [{"SOPClassUID": EnhancedCTImageStorage}, {"NumberOfFrames": 2}, {"NumberOfFrames": [1, 2]}]
+)
 def test_an_enhanced_multiframe_image_is_refused_with_the_way_out(tmp_path, odd):
     write_slice(tmp_path / "a", **odd)
     with pytest.raises(DataError, match="a is an enhanced multi-frame image: convert it .*dcm2niix"):
         read_series(tmp_path)
+
+
+def test_a_damaged_class_of_an_image_is_none(tmp_path):
+    write_stack(tmp_path, SOPClassUID=["1.2", "840.10008"])  # a point that became a backslash
+    stored, _ = read_series(tmp_path)
+    assert stored.shape == (4, 3, 4)
 
 
 def test_a_colour_picture_is_refused(tmp_path):

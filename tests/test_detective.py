@@ -210,6 +210,18 @@ def test_the_proposal_is_printed_with_counts(tmp_path):
     assert lines[3].split() == ["255", "->", "2", "tumour", "512", "pixels"]
 
 
+def test_the_proposal_says_which_tumours_it_cannot_tell(tmp_path):
+    words = "tumours, or the small ones, cannot be told from liver"
+    assert str(masks.detect(written(tmp_path, SLICES, "report-jpg", ".jpg"))).endswith(words)
+    assert words not in str(masks.detect(written(tmp_path, SLICES, "labels")))
+
+
+def test_labels_in_16_bits_are_labels(tmp_path):
+    cv2.imwrite(str(tmp_path / "a.png"), BOTH.astype(np.uint16))
+    found = masks.detect([tmp_path / "a.png"])
+    assert found.name == "labels" and np.array_equal(masks.read_labels(tmp_path / "a.png", found), BOTH)
+
+
 def test_no_file_is_an_error_and_so_is_a_damaged_one(tmp_path):
     with pytest.raises(DataError, match="no mask files"):
         masks.detect([])

@@ -166,6 +166,11 @@ def test_a_surface_voxel_has_a_neighbour_outside(missing, neighbours_that_see_it
     assert tuple(on_surface) == neighbours_that_see_it
 
 
+def test_another_number_of_neighbours_is_refused():
+    with pytest.raises(ValueError, match="neighbours is 6, 18 or 26, got 8"):
+        surface(FULL, neighbours=8)
+
+
 def test_the_border_of_a_volume_is_outside():
     assert np.count_nonzero(surface(FULL)) == 4 * 5 * 6 - 2 * 3 * 4
 

@@ -75,6 +75,15 @@ def test_what_a_killed_process_was_writing_goes_with_the_next_ones_first_file(tm
     assert written_first() == sorted([far, "table.csv"])
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows is not asked")
+def test_a_process_of_another_user_counts_as_running(monkeypatch):
+    def refused(process, signal):
+        raise PermissionError
+
+    monkeypatch.setattr(files.os, "kill", refused)
+    assert files._runs(os.getpid() + 1)
+
+
 def test_a_file_that_is_being_written_stays_when_more_are_written_beside_it(tmp_path):
     (tmp_path / "folder").mkdir()
     (tmp_path / "link").symlink_to("folder")

@@ -10,6 +10,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
 
+from lits_helpers import html_report
 from lits_helpers.files import DataError
 from lits_helpers.html_report import Section, versions, write_html
 
@@ -85,6 +86,12 @@ def test_the_page_says_what_it_is_no_device_and_what_it_was_made_from(page):
 def test_each_section_has_a_link(page):
     names = [attributes["id"] for tag, attributes in parsed(page).seen if tag == "section"]
     assert [a["href"] for tag, a in parsed(page).seen if tag == "a"] == [f"#{name}" for name in names]
+
+
+def test_a_package_that_is_not_installed_is_named_as_such(monkeypatch):
+    monkeypatch.setattr(html_report, "PACKAGES", ("pandas", "no-such-package"))
+    found = versions()
+    assert (found["pandas"], found["no-such-package"]) == (pd.__version__, "not installed")
 
 
 def test_a_folder_that_is_a_file_is_an_error_with_its_name(tmp_path):

@@ -131,6 +131,12 @@ def test_cross_validation_scores_every_patient_and_is_not_done_twice(run, tmp_pa
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*")} == written
 
 
+def test_a_recipe_without_folds_is_not_cross_validated(run, tmp_path):
+    status, _, err = run("crossvalidate", "--recipe", "strong")
+    assert status == 2 and "error: recipe 'strong' has no folds: train on some volumes" in err
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.fixture
 def untrained(tmp_path):
     """File of a network of the profile's size."""

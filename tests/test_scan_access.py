@@ -121,6 +121,15 @@ def test_slices_are_grouped_by_volume_with_their_masks(slice_folder):
     assert scan.numbers == [0, 1, 2, 3] and scan.truth[3].max() == 2 and scan.picture(0).shape == (64, 64, 3)
 
 
+def test_slices_with_masks_of_an_unknown_coding_are_shown_without_and_say_so(slice_folder):
+    [mask] = slice_folder.rglob("*volume-1_slice_2_mask.*")
+    write_image(mask, np.full((64, 64), 7, np.uint8))
+    scan = scan_access.list_scans(slice_folder.parent, "slices")["report-slices: volume 1"]()
+    assert scan.truth is None and len(scan.numbers) == 4
+    [note] = scan.notes
+    assert note.startswith("masks left out: ") and mask.name in note
+
+
 def test_pictures_of_any_name_are_one_scan_in_the_order_of_their_numbers(root):
     for number in (10, 9, 1):
         write_image(root / "pictures" / f"picture{number}.png", np.full((8, 8), number, np.uint8))

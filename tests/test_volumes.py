@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import SimpleITK
 
+from lits_helpers import volumes
 from lits_helpers.files import DataError
 from lits_helpers.phantom import phantom_volume
 from lits_helpers.volumes import (
@@ -223,6 +224,20 @@ def test_a_volume_that_cannot_be_used_is_named(tmp_path, kind):
 def test_labels_that_cannot_be_used_are_named(tmp_path, kind):
     with pytest.raises(DataError, match="volume-7.nii"):
         read_label_volume(damaged(tmp_path, kind), Geometry((16, 16, 8), np.eye(4)))
+
+
+def test_a_volume_larger_than_the_memory_is_refused_before_it_is_read(tmp_path, monkeypatch):
+    path = saved(tmp_path / "a.nii", np.zeros((4, 3, 2), np.int16))
+    monkeypatch.setattr(volumes, "usable_memory", lambda: 2 * 4 * 3 * 2)  # two bytes a voxel
+    assert read_volume(path).hounsfield.size == 24
+    monkeypatch.setattr(volumes, "usable_memory", lambda: 2 * 4 * 3 * 2 - 1)
+    with pytest.raises(DataError, match="a.nii: .* GB of memory are needed"):
+        read_volume(path)
+
+
+def test_dicom_masks_beside_a_nifti_ct_are_refused(tmp_path):
+    with pytest.raises(DataError, match="DICOM masks belong to a DICOM series"):
+        read_label_volume(tmp_path, Geometry((4, 3, 2), np.eye(4)))
 
 
 def test_another_format_is_refused_with_its_name(tmp_path):

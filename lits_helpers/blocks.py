@@ -90,7 +90,7 @@ class NestedClasses(layers.Layer):
 
     def call(self, logits: keras.KerasTensor) -> keras.KerasTensor:
         """(batch, rows, columns, 2), any range, to (batch, rows, columns, 3), adding up to 1."""
-        liver, tumour = (ops.sigmoid(logits[..., channel : channel + 1]) for channel in (0, 1))
+        liver, tumour = ops.split(ops.sigmoid(logits), 2, axis=-1)
         return ops.concatenate([1 - liver, liver * (1 - tumour), liver * tumour], axis=-1)
 
     def compute_output_shape(self, input_shape: tuple) -> tuple:

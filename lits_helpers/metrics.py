@@ -216,24 +216,3 @@ class TumourDice(PooledDice):
     def update_state(self, y_true, y_pred, sample_weight=None) -> None:
         """As :class:`PooledDice` does; tensors (batch, rows, columns, classes)."""
         super().update_state(y_true[..., -1], y_pred[..., -1], sample_weight)
-
-
-@registered
-class TumourIoU(PooledIoU):
-    """:class:`PooledIoU` of the last channel, the tumour's, of several classes."""
-
-    def update_state(self, y_true, y_pred, sample_weight=None) -> None:
-        """As :class:`PooledIoU` does; tensors (batch, rows, columns, classes)."""
-        super().update_state(y_true[..., -1], y_pred[..., -1], sample_weight)
-
-
-@registered
-def tumour_dice_coef(truth: keras.KerasTensor, predicted: keras.KerasTensor) -> keras.KerasTensor:
-    """:func:`dice_coef` of the last channel, the tumour's, of several classes."""
-    return dice_coef(truth[..., -1], predicted[..., -1])
-
-
-@registered
-def tumour_iou(truth: keras.KerasTensor, predicted: keras.KerasTensor) -> keras.KerasTensor:
-    """:func:`iou` of the last channel, the tumour's, of several classes."""
-    return iou(truth[..., -1], predicted[..., -1])

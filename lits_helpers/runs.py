@@ -121,7 +121,8 @@ def read_history(folder: Path) -> pd.DataFrame:
 
     Columns: epoch (from 1), loss, val_loss, accuracy, dice_coef, iou, pooled_dice, pooled_iou,
     each with its ``val_`` twin, learning_rate, seconds. The metrics are those of
-    :mod:`lits_helpers.metrics`; accuracy is the share of pixels on the right side of 0.5.
+    :mod:`lits_helpers.metrics`; accuracy is the share of pixels on the right side of 0.5. Networks of
+    three classes have pooled_dice alone, the tumour's.
     """
     path = Path(folder) / "history.csv"
     history = read_table(path, _HISTORY) if path.exists() else pd.DataFrame()

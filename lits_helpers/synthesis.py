@@ -20,14 +20,15 @@ from .masks import LIVER, TUMOUR
 # Radii as fractions of the picture's width, drawn evenly on a logarithmic scale: in a region of 20 cm,
 # lesions of 4 mm to 3.6 cm across.
 RADII = (0.01, 0.09)
-# Grey levels, of 0.78 HU: how much darker than the liver, evenly on a logarithmic scale: 9 to 51 HU. One
+# Grey levels, of 0.78 HU: how much darker than the liver, evenly on a logarithmic scale: 9 to 78 HU. One
 # in fifteen is brighter.
-DARKER = (12, 65)
+DARKER = (12, 100)
 BRIGHTER = (15, 40)
 SMALLEST_LIVER = 0.01  # of the picture: no lesion is put into less
 DISTRACTOR_RADII = (0.03, 0.11)
-# Grey levels: in a liver of 100 HU, which lies at 128, from 4 to 47 HU, as bile, bowel and muscle have it.
-DISTRACTOR_LEVELS = (5, 60)
+# Grey levels: in a liver of 100 HU, which lies at 128, from 4 to 74 HU, as bile, bowel and muscle have it, and
+# as lesions have it: where bodies were darker than all lesions, networks took dark lesions for bodies.
+DISTRACTOR_LEVELS = (5, 95)
 
 
 def implant(

@@ -15,6 +15,8 @@ from cascades import LESIONS, by_brightness, cascade, ellipse, labelled, saved, 
 
 from lits_helpers import cascade as module
 from lits_helpers import clocks, training
+from lits_helpers.blocks import NestedClasses
+from lits_helpers.cascade import Cascade
 from lits_helpers.files import DataError
 from lits_helpers.generators import decode_slices
 from lits_helpers.index import build_index
@@ -69,6 +71,28 @@ def test_without_a_liver_there_is_nothing():
     probabilities, liver = cascade().predict(pictures(np.full((2, 40, 50), 200, np.int16)), [3, 4])
     assert probabilities.shape == liver.shape == (2, 40, 50)
     assert not probabilities.any() and not liver.any()
+
+
+@pytest.mark.parametrize(("level", "looks"), [(180, 1), (75, 4), (110, 2)])
+def test_a_liver_that_is_dark_is_looked_for_in_brighter_slices(level, looks, monkeypatch):
+    # Sure of what is as bright as usual livers are, as trained networks are; the rest of the slice is black.
+    inputs = keras.Input((32, 32, 3))
+    layer = keras.layers.Conv2D(2, 1, kernel_initializer="zeros")
+    used_to_bright = keras.Model(inputs, NestedClasses()(layer(inputs)))
+    kernel = np.zeros((1, 1, 3, 2), np.float32)
+    kernel[0, 0, 1, 0] = 255 / 40
+    layer.set_weights([kernel, np.array([-70 / 40, -1000], np.float32)])  # 0.94 at 180; at 75, 0.53; 0.9 from 158
+    small = np.zeros((2, 32, 32, 3), np.uint8)
+    small[:, 8:20, 10:25] = level
+    seen = []
+    predicted = module._in_batches
+    monkeypatch.setattr(module, "_in_batches", lambda model, images, **kwargs: (
+        seen.append(int(images.max())), predicted(model, images, **kwargs))[1])
+    probabilities, region, found = Cascade(used_to_bright, used_to_bright)._find_liver(small)
+    assert seen == [int(level * gain) for gain in (1, 1.5, 2, 2.5)][:looks]
+    assert np.array_equal(found, small[..., 1] > 0)
+    assert region.level == level  # as it is, not as it was shown
+    assert probabilities[found].mean() == pytest.approx(1 / (1 + np.exp((70 - seen[-1]) / 40)), abs=0.01)
 
 
 def test_labels_are_liver_and_tumour_above_the_threshold():

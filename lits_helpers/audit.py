@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from .duplicates import Duplicates, find_duplicates
-from .files import DataError, atomic_path, fingerprint, read_table
+from .files import DataError, fingerprint, read_table, write_table
 from .index import load_slices
 from .settings import Settings
 from .splits import SPLITS, split_patients
@@ -180,9 +180,7 @@ def load_patients(settings: Settings, *, skip_problems: bool = False) -> pd.Data
     table = load_slices(settings, skip_problems=skip_problems)
     found = settings.output_root / "index" / f"patients-{fingerprint(table.image_path, __name__, 1)}.csv"
     if not found.exists():
-        with atomic_path(found) as temporary:
-            pairs = pd.DataFrame(find_duplicates(table).patients, columns=["volume_a", "volume_b"])
-            pairs.to_csv(temporary, index=False)
+        write_table(found, pd.DataFrame(find_duplicates(table).patients, columns=["volume_a", "volume_b"]))
     stored = read_table(found, {"volume_a": int, "volume_b": int})
     pairs = list(stored[["volume_a", "volume_b"]].itertuples(index=False, name=None))
     if pairs:

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from . import dicom
-from .files import DataError, atomic_path, collected_error, fingerprint, refusals_named, require_free_space
+from .files import DataError, collected_error, fingerprint, refusals_named, require_free_space, write_json
 from .parallel import run_jobs
 from .pictures import write_image
 from .volumes import Geometry, Volume, check_pair, read_geometry, read_label_volume, read_volume
@@ -137,8 +137,7 @@ def _convert(case: dict, root: Path, ending: str, jpeg_quality: int, key: str) -
         "orientation": geometry.orientation, "affine": geometry.affine.tolist(),
         "notes": "; ".join(notes), "seconds": round(time.perf_counter() - started, 2),
     }
-    with atomic_path(_record_path(root, record["volume"])) as temporary:
-        temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    write_json(_record_path(root, record["volume"]), record)
     return record
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import json
 import os
 import platform
 import re
@@ -188,6 +189,18 @@ def fingerprint(paths: Iterable[str | os.PathLike], *extra: object) -> str:
             ) from error
         digest.update(f"{path}\0{state.st_size}\0{state.st_mtime_ns}\n".encode())
     return digest.hexdigest()[:16]
+
+
+def write_json(path: str | os.PathLike, content: object) -> None:
+    """Write what JSON can hold, atomically."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def write_table(path: str | os.PathLike, table: pd.DataFrame) -> None:
+    """Write a table as CSV, atomically; :func:`read_table` reads it."""
+    with atomic_path(path) as temporary:
+        table.to_csv(temporary, index=False)
 
 
 def read_table(path: str | os.PathLike, columns: Mapping[str, type]) -> pd.DataFrame:

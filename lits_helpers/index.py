@@ -35,7 +35,7 @@ import pandas as pd
 
 from . import masks
 from .conversion import convert_volumes, slice_paths
-from .files import DataError, atomic_path, collected_error, fingerprint, read_table
+from .files import DataError, collected_error, fingerprint, read_table, write_table
 from .layouts import SLICE_COLUMNS, Layout, choose, find_layouts
 from .parallel import run_jobs
 from .phantom import ensure_phantom
@@ -278,8 +278,7 @@ def _classified(pairs: pd.DataFrame, bases: tuple[Path, ...], cached: Path, exec
         return table
     rows = _for_each(classify, pairs.image_path, pairs.mask_path, description="classifying masks", executor=executor)
     table = pd.concat([pairs.reset_index(drop=True), pd.DataFrame(rows)], axis=1)
-    with atomic_path(cached) as temporary:
-        table.assign(**relative).to_csv(temporary, index=False)
+    write_table(cached, table.assign(**relative))
     return table
 
 

@@ -6,7 +6,6 @@ https://www.ircad.fr/research/data-sets/liver-segmentation-3d-ircadb-01/.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from tqdm.auto import tqdm
 
 from . import dicom, masks
 from .conversion import write_slice_files
-from .files import DataError, atomic_path
+from .files import DataError, write_json, write_table
 from .phantom import DESCRIPTION, PhantomPatient
 from .pictures import write_image
 from .volumes import write_nifti
@@ -63,8 +62,7 @@ def write_layout(root: Path, name: str, patients: Patients, *, coding: str = "la
         "about": "Synthetic CT volumes made by lits_helpers.phantom_layouts. No patient data.",
         "layout": name, "volumes": sorted(patients),
     }  # fmt: skip
-    with atomic_path(root / DESCRIPTION) as temporary:
-        temporary.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+    write_json(root / DESCRIPTION, about)
     if name == "paired-slices":
         _write_paired(root, patients, coding)
     else:
@@ -176,8 +174,7 @@ def _write_lits_png(root: Path, patients: Patients) -> None:
             for what, inside in (("livermask", small > 0), ("lesionmask", small == masks.TUMOUR)):
                 write_image(folder / f"segmentation-{volume}_{what}_{number}.png", inside.astype(np.uint8))
             rows.append(_table_row(volume, number, small))
-    with atomic_path(root / "lits_df.csv") as temporary:
-        pd.DataFrame(rows).to_csv(temporary, index=False)
+    write_table(root / "lits_df.csv", pd.DataFrame(rows))
 
 
 def _table_row(volume: int, number: int, labels: np.ndarray) -> dict[str, object]:

@@ -25,7 +25,7 @@ from tqdm.auto import tqdm
 
 from .cases import MM3_PER_ML
 from .codings import LIVER, TUMOUR
-from .files import DataError, atomic_path, read_table
+from .files import DataError, read_table, write_table
 from .index import SPACING
 from .lesions import components, lesion_table
 from .masks import read_labels
@@ -355,6 +355,5 @@ def write_tables(found: Survey, folder: Path | str) -> tuple[Path, Path]:
     """Write ``cases.csv`` and ``lesions.csv`` into a folder, each atomically."""
     paths = Path(folder) / "cases.csv", Path(folder) / "lesions.csv"
     for path, table in zip(paths, (found.cases, found.lesions), strict=True):
-        with atomic_path(path) as temporary:
-            table.to_csv(temporary, index=False)
+        write_table(path, table)
     return paths

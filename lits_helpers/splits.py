@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import warnings
 from collections.abc import Callable, Sequence
@@ -13,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from . import masks
-from .files import DataError, atomic_path, read_table
+from .files import DataError, read_table, write_json, write_table
 
 # Its text once says 200 for validation and 431 for test; its code, followed here, has them so:
 REPORT_SPLIT = {"train": 2_000, "validation": 431, "test": 200}
@@ -287,12 +286,10 @@ def save_split(table: pd.DataFrame, path: Path, *, audit: object | None = None) 
     """
     path = Path(path)
     names = {column: table[column].map(os.path.basename) for column in ("image_path", "mask_path")}
-    with atomic_path(path) as temporary:
-        table.assign(**names).to_csv(temporary, index=False)
+    write_table(path, table.assign(**names))
     audited = path.with_name(f"{path.stem}_audit.json")
     if audit is None:
         audited.unlink(missing_ok=True)
     else:
-        with atomic_path(audited) as temporary:
-            temporary.write_text(json.dumps(audit.as_dict(), indent=1) + "\n", encoding="utf-8")
+        write_json(audited, audit.as_dict())
     return path

@@ -1,12 +1,14 @@
 import errno
+import json
 import os
 import subprocess
 import sys
 
+import pandas as pd
 import pytest
 
 from lits_helpers import files
-from lits_helpers.files import DataError, atomic_path, collected_error, fingerprint, read_table, shown
+from lits_helpers.files import DataError, atomic_path, collected_error, fingerprint, read_table, shown, write_json, write_table
 
 
 def names_in(folder):
@@ -180,6 +182,21 @@ def test_a_table_has_its_types_and_empty_text(tmp_path):
     table = read_table(tmp_path / "a.csv", {"volume": int, "words": str, "dice": float})
     assert table.volume.tolist() == [3, 4] and table.words.tolist() == ["", "none"]
     assert table.dice.isna().tolist() == [True, False] and table.dice[1] == 0.5
+
+
+def test_a_table_is_read_as_it_was_written(tmp_path):
+    table = pd.DataFrame({"volume": [3, 4], "words": ["", "a, b"], "dice": [float("nan"), 0.5]})
+    write_table(tmp_path / "new" / "a.csv", table)
+    assert (tmp_path / "new" / "a.csv").read_text() == 'volume,words,dice\n3,,\n4,"a, b",0.5\n'
+    pd.testing.assert_frame_equal(read_table(tmp_path / "new" / "a.csv", {"volume": int, "words": str, "dice": float}), table)
+
+
+def test_json_that_cannot_be_written_leaves_the_older_file(tmp_path):
+    write_json(tmp_path / "a.json", {"volumes": [1]})
+    with pytest.raises(TypeError):
+        write_json(tmp_path / "a.json", {"volumes": {1}})
+    assert json.loads((tmp_path / "a.json").read_text()) == {"volumes": [1]}
+    assert names_in(tmp_path) == ["a.json"]
 
 
 @pytest.mark.parametrize("content", [

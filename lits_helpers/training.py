@@ -84,7 +84,7 @@ def compiled_unet(settings: Settings) -> keras.Model:
     ``"report"``: the report's U-Net, Adam, binary cross-entropy plus Dice; the report's metrics, and
     pooled Dice and IoU at its threshold of 0.30. ``"fast"``: a segmenter of three classes at half
     resolution (:func:`lits_helpers.blocks.segmenter`), :func:`lits_helpers.losses.class_loss`, and the
-    same metrics of the tumour.
+    tumour's pooled Dice alone.
     """
     size = settings.image_size
     if RECIPES[settings.recipe].classes == 1:

@@ -297,7 +297,8 @@ def _drawn(
     for name in ("brightness", "contrast"):
         values[name] = abs(values[name] - 1)
     augmentation = Augmentation(**{
-        **values, "rotation": abs(values["rotation"]), "shear": abs(values["shear"]), "zoom": abs(zoom - 1),
+        **values, "rotation": abs(values["rotation"]), "shear": abs(values["shear"]),
+        "zoom": 1 - min(zoom, 1 / zoom),  # of the scale, which is one over the magnification
         "shift": max(abs(shift_down), abs(shift_right)), "gamma": max(gamma, 1 / gamma) - 1,
     })
     random = np.random.default_rng(number)

@@ -316,6 +316,18 @@ def test_random_draws_stay_within_the_sliders(playground):
     assert all(-1 <= left - 3 + 4 <= 9 and -4 <= top - 2 <= 4 for left, top in boxes)
 
 
+def test_random_draws_at_zoom_2_make_the_liver_at_most_twice_as_large(playground):
+    control(playground, "zoom").value = 2
+    sizes = []
+    for number in range(1, 7):
+        control(playground, "random draw").value = number
+        left, right, top, bottom = liver_box(playground)
+        sizes.append((right - left + 1, bottom - top + 1))
+    columns, rows = zip(*sizes)
+    assert max(columns) <= 2 * 6 + 1 and max(rows) <= 2 * 4 + 1  # a pixel more where edges fall on its middle
+    assert len(set(sizes)) > 1
+
+
 def test_without_a_chance_random_draws_leave_the_greys(playground):
     control(playground, "brightness").value = 0.5
     control(playground, "random draw").value = 1

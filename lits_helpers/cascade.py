@@ -250,11 +250,14 @@ class Cascade:
         Both take (batch, size, size, 3) in 0..1 and give background, liver and tumour.
     threshold : float
         Of the tumour's probability.
+    sure : float
+        What a part above the threshold has to exceed somewhere.
     """
 
     liver: keras.Model
     tumour: keras.Model
     threshold: float = THRESHOLD
+    sure: float = SURE
 
     def predict(
         self, pictures: Sequence[np.ndarray], numbers: Sequence[int], *, flips: bool = True
@@ -274,8 +277,8 @@ class Cascade:
         Returns
         -------
         probabilities : float16 array (slices, rows, columns)
-            Of tumour, in [0, 1]; 0 away from the liver, and in parts above the threshold that nowhere reach
-            :data:`SURE`.
+            Of tumour, in [0, 1]; 0 away from the liver, and where it is above the threshold in a part that is
+            nowhere sure.
         liver : bool array (slices, rows, columns)
             The liver with its tumours, as the first network found it; its largest part.
         """
@@ -305,7 +308,7 @@ class Cascade:
             allowed = _grown(liver[chosen], BORDER)
             for place, crop, inside in zip(chosen, tumour, allowed, strict=True):
                 probabilities[place] = put_back(crop, matrix, shape) * inside
-        sure = hysteresis(probabilities.astype(np.float32), low=self.threshold, high=SURE)
+        sure = hysteresis(probabilities.astype(np.float32), low=self.threshold, high=self.sure)
         probabilities[(probabilities > self.threshold) & ~sure] = 0
         return probabilities, liver
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from types import SimpleNamespace
 
 import cv2
@@ -65,6 +66,18 @@ def test_a_smaller_liver_elsewhere_and_a_lesion_in_it_are_ignored():
     probabilities, liver = cascade().predict(pictures(hounsfield), range(5))
     assert not liver[:, second].any() and not (probabilities[:, second] > 0.5).any()
     assert dice(probabilities > 0.5, labels == 2) > 0.9
+
+
+@pytest.mark.parametrize(("sure", "stays"), [(0.95, False), (0.5, True)])
+def test_a_part_stays_whole_or_goes_by_what_it_exceeds_somewhere(sure, stays):
+    labels, hounsfield = labelled((96, 96))
+    made = cascade()
+    kernel, bias = made.tumour.layers[1].get_weights()
+    # A lesion is 39 levels below the middle of lesion and liver: the logit is 39 / 20, the probability 0.88.
+    made.tumour.layers[1].set_weights([kernel / [1, 20], bias / [1, 20]])
+    probabilities, _ = replace(made, sure=sure).predict(pictures(hounsfield), range(5))
+    assert probabilities.max() < 0.95
+    assert dice(probabilities > 0.5, labels == 2) > 0.9 if stays else not (probabilities > 0.5).any()
 
 
 def test_without_a_liver_there_is_nothing():

@@ -125,6 +125,13 @@ def test_the_lesion_networks_are_what_their_papers_ask_for(trained):
     assert not (han.predict_on_batch(others) == han.predict_on_batch(pictures)).all()
 
 
+@pytest.mark.parametrize("name", ["Han 2017", "Chlebus 2017"])
+def test_nothing_is_dropped_for_being_nowhere_sure(trained, name):
+    predictor = trained[name].predictor
+    cascade = getattr(predictor, "cascade", predictor)
+    assert cascade.sure == cascade.threshold == 0.5
+
+
 def test_the_tumour_network_of_yuan_learns_from_the_equalised_true_liver(trained, patients):
     settings, table = patients
     cache, rows = surveyed._region(settings, table)

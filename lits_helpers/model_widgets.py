@@ -50,7 +50,9 @@ def training_monitor(folder: str | os.PathLike, *, seconds: float = 5) -> Explor
         if metric != _ALL:
             wanted = dict.fromkeys(["epoch", metric, f"val_{metric}", "val_loss"])
             later = later[[name for name in wanted if name in later]]
-        figure = plots.training_curves(later)
+        # The best of those shown would be another epoch than the words name.
+        is_shown = (best := _best(history)) is not None and best.epoch in later.epoch.values
+        figure = plots.training_curves(later, monitor="val_loss" if is_shown else "")
         if metric != _ALL:
             figure.set_size_inches(6.4, 3.8)  # one panel may be larger than one of many
         return figure, _progress(history)
@@ -98,13 +100,19 @@ def _history(path: Path) -> dict[str, object]:
         return {"history": pd.DataFrame(), "trouble": f"{path}: no table of epochs ({error}): is it a run's?"}
 
 
+def _best(history: pd.DataFrame) -> pd.Series | None:
+    """The epoch with the lowest validation loss, if any has one."""
+    if "val_loss" not in history or history.val_loss.isna().all():
+        return None
+    return history.loc[history.val_loss.idxmin()]
+
+
 def _progress(history: pd.DataFrame) -> str:
     """How far a run is, in words."""
     words = f"{len(history)} epochs finished"
     if "seconds" in history:
         words += f", {history.seconds.median():.1f} s each"
-    if "val_loss" in history and history.val_loss.notna().any():
-        best = history.loc[history.val_loss.idxmin()]
+    if (best := _best(history)) is not None:
         words += f"; lowest val_loss {best.val_loss:.3f} in epoch {best.epoch:.0f}"
     return words
 

@@ -78,6 +78,28 @@ def test_the_first_epochs_can_be_left_out(monitor):
     assert losses_shown(monitor) == [0.7]
 
 
+def best_shown(monitor):
+    """The words of the legend that name a best epoch."""
+    [legend] = monitor.figure.legends
+    return [text.get_text() for text in legend.get_texts() if "best" in text.get_text()]
+
+
+def test_the_best_epoch_is_marked_only_where_it_is_shown(tmp_path):
+    write_history(tmp_path, [0.9, 0.7, 0.5], val_loss=[0.6, 1.0, 0.8])
+    monitor = model_widgets.training_monitor(tmp_path)
+    assert best_shown(monitor) == ["best val_loss: epoch 1"]
+    monitor.controls["first"].value = 2
+    assert best_shown(monitor) == []
+    assert "lowest val_loss 0.600 in epoch 1" in monitor.words.value
+
+
+def test_a_run_whose_validation_losses_are_no_numbers_is_shown(tmp_path):
+    write_history(tmp_path, [0.9, 0.7], val_loss=[float("nan")] * 2)
+    monitor = model_widgets.training_monitor(tmp_path)
+    assert losses_shown(monitor) == [0.9, 0.7]
+    assert best_shown(monitor) == []
+
+
 def test_a_chosen_curve_stays_chosen_when_epochs_come(monitor, tmp_path):
     monitor.controls["metric"].value = "dice_coef"
     assert losses_shown(monitor) == [0.1, 0.2]

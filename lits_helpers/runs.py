@@ -25,7 +25,7 @@ import pandas as pd
 import tensorflow as tf
 
 from . import __version__
-from . import losses as _losses, metrics as _metrics  # noqa: F401  saved networks name what is in them
+from . import blocks as _blocks, losses as _losses, metrics as _metrics  # noqa: F401  saved networks name what is in them
 from .augmentation import Augmentation
 from .files import DataError, atomic_path, fingerprint, read_table
 from .settings import Settings

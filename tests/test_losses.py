@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from lits_helpers.blocks import segmenter
 from lits_helpers.losses import LOSSES, class_dice_loss, cross_entropy, focal_tversky_loss, jaccard_loss
 
 
@@ -137,13 +138,13 @@ def test_a_network_saved_with_a_loss_loads_with_it_in_safe_mode(loss, tmp_path):
     assert found == pytest.approx(float(loss(TRUTH, thirds)[0]), rel=1e-5)
 
 
-def test_a_process_that_only_loads_networks_knows_the_losses_and_metrics_they_name(tmp_path):
-    model = keras.Sequential([keras.Input((2, 2, 3)), keras.layers.Softmax()])
+def test_a_process_that_only_loads_networks_knows_the_layers_losses_and_metrics_they_name(tmp_path):
+    model = segmenter((8, 8, 3), filters=2, depth=1)
     model.compile(loss=LOSSES["class"])
     model.save(tmp_path / "model.keras")
     script = (
         "import sys; from lits_helpers.runs import load_checkpoint\n"
-        "print(load_checkpoint(sys.argv[1], 2).loss.__name__)"
+        "print(load_checkpoint(sys.argv[1], 8).loss.__name__)"
     )
     words = [sys.executable, "-c", script, str(tmp_path / "model.keras")]
     assert subprocess.run(words, capture_output=True, text=True, check=True).stdout.split()[-1] == "class_loss"

@@ -27,7 +27,7 @@
 # %% [markdown]
 # ## Set up
 #
-# Three environment variables decide everything; the settings that follow from them are printed first,
+# Environment variables decide everything (the README lists them); the settings that follow are printed first,
 # so that no figure below leaves you guessing what it was made from.
 
 # %%

@@ -106,7 +106,7 @@ explanation_plots.explanation_maps(image, truth, lesion, stages)
 plt.show()
 
 # %% [markdown]
-# Seven layers, seven answers. On the way down a map marks edges, or tissue of one brightness wherever it is, for a
+# As many answers as layers. On the way down a map marks edges, or tissue of one brightness wherever it is, for a
 # feature that speaks for this lesion also occurs elsewhere. The last layers all but repeat the prediction, which
 # needs no explaining. Whichever layer is shown, somebody has chosen it.
 

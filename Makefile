@@ -46,8 +46,7 @@ test: $(INSTALLED)
 	$(VENV_PYTHON) -m pytest
 	rm -rf "$(OUTPUTS)/test"
 	$(PHANTOM) LITS_OUTPUT_ROOT="$(OUTPUTS)/test" $(VENV_PYTHON) -m pytest --durations=5 \
-	    --nbval-lax --nbval-current-env --nbval-cell-timeout=600 \
-	    --nbval-sanitize-with=tests/nbval.cfg notebooks
+	    --nbval-lax --nbval-current-env --nbval-cell-timeout=600 notebooks
 
 # One direction only: the .py is the source, the .ipynb is made from it and then executed. The last
 # option keeps what TensorFlow's C++ prints at its import, which no log level silences, out of the

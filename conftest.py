@@ -22,12 +22,6 @@ def pytest_collection_modifyitems(items):
                 item.add_marker(skip)
 
 
-def pytest_collectstart(collector):
-    """Leave stderr out of compared cell outputs: TensorFlow's C++ log differs between machines."""
-    if hasattr(collector, "skip_compare"):
-        collector.skip_compare += ("stderr",)
-
-
 @pytest.fixture(autouse=True)
 def own_settings(request, monkeypatch):
     """Hide the caller's LITS_* variables, except the data root from tests marked realdata."""

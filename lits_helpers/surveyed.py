@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -34,16 +34,14 @@ from .clocks import ProcessorClock
 from .files import DataError, atomic_path, fingerprint
 from .generators import SliceCache, batches, build_cache, decode_slices
 from .losses import LOSSES
-from .masks import TUMOUR, read_labels
+from .masks import THRESHOLD, TUMOUR, read_labels
 from .metrics import TumourDice
 from .runs import load_checkpoint, read_history, run_folder, state_path
 from .settings import Settings
 from .sorting import choose_triage_threshold, predict_classes, train_sorter
 from .superpixel_system import FULL, SuperpixelOptions, load_superpixel_system, save_superpixel_system
 from .superpixel_training import train_superpixel_system
-from .surveyed_systems import (
-    CANDIDATE_THRESHOLD, Filtered, Hierarchy, OfSuperpixels, System, Triaged, volumes, with_liver,
-)
+from .surveyed_systems import Filtered, Hierarchy, OfSuperpixels, System, Triaged, volumes, with_liver
 from .training import Task, compiled, run
 
 # Ours. "tiny" is for two CPU cores, "full" for a GPU, not tried.
@@ -64,6 +62,7 @@ SHARED = 2.5  # times as long for the network that four systems share, which see
 # Over the training slices in an epoch: each is validated and stored, which takes of a few seconds most.
 PASSES = {"tiny": 20, "full": 1}
 CLASS_THRESHOLD = 0.5  # of a tumour's probability, for networks of three classes
+CANDIDATE_THRESHOLD = THRESHOLD  # of Chlebus's candidates: low, as a forest can only reject
 KEEP = 0.99  # of the validation patients' tumour slices, by Kaur's triage
 ON_SLICES = replace(AUGMENTATIONS["liver"], brightness=0.2)
 # Synthetic lesions are left out: what each paper's parts bring is looked at, not what augmentation does.
@@ -90,36 +89,42 @@ def _kaur(settings: Settings, table: pd.DataFrame, folder: Path, seconds: float)
 
 
 def _han(settings: Settings, table: pd.DataFrame, folder: Path, seconds: float) -> System:
-    return _cascade(settings, table, folder, seconds, "han-lesion", block_kind="residual")
+    return _cascade(settings, table, folder, seconds, "han", block_kind="residual")
 
 
 def _cascade(
     settings: Settings, table: pd.DataFrame, folder: Path, seconds: float, name: str, **parts: object
 ) -> System:
-    """The shared network's liver, and in its region a network of these parts."""
+    """The shared network's liver, and in its region a network of these parts, which its folder names."""
     coarse, spent = _slice_network(settings, table, folder, seconds)
     stage = _stage(settings, "region")
     cache, rows = _region(settings, table)
-    tumour, more = _trained(stage, rows, cache, folder / name, IN_REGION, seconds, **parts)
+    tumour, more = _trained(stage, rows, cache, folder / _named(name, parts), IN_REGION, seconds, **parts)
     # A cascade of its own drops what it is unsure of; these do not, and Chlebus's forest is to see it all.
     cascade = Cascade(coarse, tumour, CLASS_THRESHOLD, sure=CLASS_THRESHOLD)
     return System(cascade, (coarse, tumour), CLASS_THRESHOLD, spent + more)
+
+
+def _named(name: str, parts: Mapping[str, object]) -> str:
+    return "-".join([name, *(f"{key}-{value}" for key, value in parts.items())])
 
 
 # Chlebus 2017 ----------------------------------------------------------------------------------
 
 
 def _chlebus(settings: Settings, table: pd.DataFrame, folder: Path, seconds: float) -> System:
-    made = _cascade(settings, table, folder, seconds, "chlebus-tumour", middle_slice_only=True)
-    # A network that was trained further makes other candidates.
-    name = f"chlebus-forest-{len(read_history(folder / 'slices'))}-{len(read_history(folder / 'chlebus-tumour'))}"
+    parts = {"middle_slice_only": True}
+    made = _cascade(settings, table, folder, seconds, "chlebus", **parts)
+    # Another threshold, or a network that was trained further, makes other candidates.
+    epochs = [len(read_history(folder / name)) for name in ("slices", _named("chlebus", parts))]
+    name = "chlebus-forest-{:g}-{}-{}".format(CANDIDATE_THRESHOLD, *epochs)
     path, chosen = folder / f"{name}.npz", folder / f"{name}-threshold.json"
     more = _timed(folder / f"{name}.json", lambda: _grow(settings, table, made.predictor, path, chosen))
     forest, least = None, 0.0
     if path.exists():
         forest, least = CandidateFilter.load(path), float(json.loads(chosen.read_text(encoding="utf-8")))
     made = replace(made, threshold=CANDIDATE_THRESHOLD, seconds=made.seconds + more)
-    return replace(made, predictor=Filtered(made.predictor, forest, least))
+    return replace(made, predictor=Filtered(made.predictor, forest, least, CANDIDATE_THRESHOLD))
 
 
 def _grow(settings: Settings, table: pd.DataFrame, cascade: Cascade, path: Path, chosen: Path) -> None:

@@ -19,14 +19,12 @@ from .candidates import candidate_features
 from .cascade import BATCH, Cascade, predict_table
 from .generators import resize_image
 from .inference import TUMOUR_CHANNEL, enlarged, predict_batch
-from .masks import THRESHOLD, TUMOUR
+from .masks import TUMOUR
 from .pictures import read_image
 from .postprocessing import filled
 from .regions import GREEN, liver_crops, liver_region, put_back
 from .sorting import predict_pictures, triage
 from .superpixel_system import SuperpixelSystem, segment_volume
-
-CANDIDATE_THRESHOLD = THRESHOLD  # low, as a forest can only reject
 
 Found = tuple[np.ndarray, np.ndarray]
 
@@ -108,11 +106,14 @@ class Filtered:
         None where the validation patients had not both kinds of candidates: then all stay.
     least : float
         Probability by the forest that a candidate needs to stay.
+    threshold : float
+        Of the cascade's probability: a part above it is a candidate.
     """
 
     cascade: Cascade
     forest: CandidateFilter | None
     least: float
+    threshold: float
 
     def predict(self, pictures: Sequence[np.ndarray], numbers: Sequence[int]) -> Found:
         """As :class:`System` says; probabilities of rejected candidates are 0."""
@@ -121,7 +122,7 @@ class Filtered:
 
     def filtered(self, images: np.ndarray, probabilities: np.ndarray, liver: np.ndarray) -> np.ndarray:
         """What is left of the cascade's probabilities, float16 (slices, rows, columns)."""
-        tumour = probabilities > CANDIDATE_THRESHOLD
+        tumour = probabilities > self.threshold
         if self.forest is None or not tumour.any():
             return probabilities
         features = candidate_features(images, tumour, liver, probability=probabilities)

@@ -234,5 +234,5 @@ plt.show()
 # ## Exercises
 #
 # 1. Train each system six times longer (`seconds=` of `surveyed.train_system`). Does the order of the table stay?
-# 2. Give Han's system a single slice (`middle_slice_only=True` in `surveyed._han`). What are neighbours worth here?
-# 3. Lower the threshold of Chlebus's candidates to 0.1. What does the forest win back?
+# 2. Give Han's system a single slice (add `middle_slice_only=True` in `surveyed._han`). What are neighbours worth here?
+# 3. Lower the threshold of Chlebus's candidates to 0.1 (`surveyed.CANDIDATE_THRESHOLD`). What does the forest win back?

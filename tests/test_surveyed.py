@@ -132,6 +132,24 @@ def test_nothing_is_dropped_for_being_nowhere_sure(trained, name):
     assert cascade.sure == cascade.threshold == 0.5
 
 
+def test_candidates_of_another_threshold_have_a_forest_of_their_own(trained, patients, monkeypatch):
+    grown = []
+    monkeypatch.setattr(surveyed, "_grow", lambda *arguments: grown.append(arguments[3]))
+    monkeypatch.setattr(surveyed, "CANDIDATE_THRESHOLD", 0.1)
+    system = train_system("Chlebus 2017", *patients, seconds=0.1)
+    assert system.threshold == system.predictor.threshold == 0.1 and system.predictor.forest is None
+    assert [path.exists() for path in grown] == [False]
+
+
+def test_a_network_of_other_parts_has_a_folder_of_its_own(patients, tmp_path, monkeypatch):
+    folders = []
+    monkeypatch.setattr(surveyed, "_trained", lambda *arguments, **parts: (folders.append(arguments[3]), 0.0))
+    for parts in ({}, {"block_kind": "residual"}, {"block_kind": "residual", "middle_slice_only": True}):
+        surveyed._cascade(*patients, tmp_path, 0.1, "han", **parts)
+    shared, *others = [folder for folder in dict.fromkeys(folders)]
+    assert shared.name == "slices" and len(others) == 3
+
+
 def test_the_tumour_network_of_yuan_learns_from_the_equalised_true_liver(trained, patients):
     settings, table = patients
     cache, rows = surveyed._region(settings, table)

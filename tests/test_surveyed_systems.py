@@ -1,5 +1,7 @@
 """What the surveyed systems do with a volume, by networks whose answers follow from brightness alone."""
 
+from dataclasses import replace
+
 import keras
 import numpy as np
 import pandas as pd
@@ -75,16 +77,19 @@ def test_the_forest_takes_out_a_candidate_or_leaves_it_as_it_was(least_voxels, s
     pytest.importorskip("skimage")
     labels, hounsfield = labelled((64, 64))
     plain, liver = cascade().predict(pictures(hounsfield), range(5))
-    found, same = Filtered(cascade(), forest(least_voxels=least_voxels), 0.5).predict(pictures(hounsfield), range(5))
+    filtered = Filtered(cascade(), forest(least_voxels=least_voxels), 0.5, threshold=0.3)
+    found, same = filtered.predict(pictures(hounsfield), range(5))
     assert (same == liver).all() and dice(plain > 0.5, labels == 2) > 0.9
-    assert (found == plain).all() if stays else not (found > module.CANDIDATE_THRESHOLD).any()
+    assert (found == plain).all() if stays else not (found > 0.3).any()
+    # Nothing is a candidate where none is above the threshold.
+    assert (replace(filtered, threshold=1.0).predict(pictures(hounsfield), range(5))[0] == plain).all()
 
 
 def test_without_a_forest_and_without_candidates_nothing_changes():
     _, hounsfield = labelled((64, 64), lesion=None)
     plain, _ = cascade().predict(pictures(hounsfield), range(5))
     for trees in (None, forest(least_voxels=10**6)):
-        assert (Filtered(cascade(), trees, 0.5).predict(pictures(hounsfield), range(5))[0] == plain).all()
+        assert (Filtered(cascade(), trees, 0.5, 0.3).predict(pictures(hounsfield), range(5))[0] == plain).all()
 
 
 # Yuan

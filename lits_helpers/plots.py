@@ -10,10 +10,8 @@ each case; without them there is no scale bar and no side.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import cv2
 import matplotlib.pyplot as plt
@@ -30,7 +28,6 @@ from .drawing import (
     VALIDATION_COLOUR, Marks, dice_words, draw_legend, draw_marks, draw_outline, error_map, outlined,
     panels, show_ct, styled,
 )
-from .files import DataError, atomic_path
 from .index import REPORT_COUNTS
 from .masks import LIVER, THRESHOLD, TUMOUR, Coding, report_target
 from .splits import SPLITS
@@ -488,35 +485,3 @@ def duplicate_slices(pairs: Sequence[tuple[np.ndarray, np.ndarray, str]]) -> Fig
     scale.ax.tick_params(labelsize=SMALL)
     figure.suptitle("Near-duplicate slices of different volumes, and their similarity")
     return figure
-
-
-def save_figure(figure: Figure, path: str | os.PathLike) -> tuple[Path, Path]:
-    """Write a figure as PNG, 200 dots an inch, and as SVG, atomically: both, or none.
-
-    The same figure gives the same files, whenever it is written.
-
-    Parameters
-    ----------
-    figure : Figure
-    path : path
-        Without an ending, or with ``.png`` or ``.svg``: both are written in any case.
-
-    Returns
-    -------
-    (Path, Path)
-        Of the PNG and of the SVG.
-
-    Raises
-    ------
-    DataError
-        For another ending, or if the folder cannot be written or the disk is full.
-    """
-    path = Path(path)
-    if path.suffix.lower() not in ("", ".png", ".svg"):
-        raise DataError(f"{path.name}: figures are written as PNG and SVG: end the name in .png, in .svg or in nothing")
-    png, svg = path.with_suffix(".png"), path.with_suffix(".svg")
-    with atomic_path(svg) as temporary_svg, atomic_path(png) as temporary_png:
-        figure.savefig(temporary_png, dpi=200)
-        with plt.rc_context({"svg.hashsalt": path.stem}):  # names of parts are random otherwise
-            figure.savefig(temporary_svg, dpi=200, metadata={"Date": None})
-    return png, svg

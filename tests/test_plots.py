@@ -1,6 +1,5 @@
 import subprocess
 import sys
-from xml.etree import ElementTree
 
 import matplotlib
 
@@ -14,7 +13,6 @@ from fitting import misfits
 from matplotlib.colors import to_rgba
 
 from lits_helpers import drawing, masks, plots
-from lits_helpers.files import DataError
 
 BLANK = np.zeros((16, 16, 3), np.uint8)
 
@@ -333,45 +331,6 @@ def test_duplicate_slices_stand_beside_their_difference():
     assert {"volume 1 and 6", "volume 3 and 7", "Second less first", "grey levels, of 255"} <= set(texts(figure))
 
 
-# --- files ------------------------------------------------------------------------------------
-
-
-def small_figure():
-    return plots.confusion_matrix(pd.DataFrame([[1, 0], [0, 1]]))
-
-
-@pytest.mark.parametrize("name", ["confusion.png", "confusion.svg", "confusion"])
-def test_a_figure_is_saved_as_png_at_200_dots_an_inch_and_as_svg(tmp_path, name):
-    png, svg = plots.save_figure(small_figure(), tmp_path / "figures" / name)
-    assert plt.imread(png).shape[:2] == (760, 840)  # 3.8 x 4.2 inches
-    assert ElementTree.parse(svg).getroot().tag == "{http://www.w3.org/2000/svg}svg"
-    assert sorted(file.name for file in png.parent.iterdir()) == ["confusion.png", "confusion.svg"]
-
-
-def test_the_same_figure_saved_twice_gives_the_same_files(tmp_path):
-    one = plots.save_figure(small_figure(), tmp_path / "1" / "confusion")
-    other = plots.save_figure(small_figure(), tmp_path / "2" / "confusion")
-    assert [path.read_bytes() for path in one] == [path.read_bytes() for path in other]
-
-
-@pytest.mark.parametrize("name", ["confusion.pdf", "confusion.jpg", "confusion 0.5"])
-def test_an_unknown_ending_is_refused_by_name_and_nothing_written(tmp_path, name):
-    with pytest.raises(DataError, match=name):
-        plots.save_figure(small_figure(), tmp_path / name)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_figure_that_cannot_be_drawn_leaves_the_files_before_it(tmp_path):
-    png, svg = plots.save_figure(small_figure(), tmp_path / "confusion")
-    before = png.read_bytes(), svg.read_bytes()
-    broken = small_figure()
-    broken.suptitle("$no_{closing$ brace")
-    with pytest.raises(ValueError):
-        plots.save_figure(broken, tmp_path / "confusion")
-    assert (png.read_bytes(), svg.read_bytes()) == before
-    assert len(list(tmp_path.iterdir())) == 2
-
-
 # --- fit to print -----------------------------------------------------------------------------
 
 
@@ -404,7 +363,7 @@ FIGURES = {
 
 def test_every_figure_of_the_module_is_tried_for_print():
     public = {name for name, it in vars(plots).items() if getattr(it, "__module__", "") == plots.__name__ and name[0] != "_"}
-    assert {*FIGURES, "save_figure"} == public
+    assert set(FIGURES) == public
 
 
 @pytest.mark.parametrize("name", FIGURES)

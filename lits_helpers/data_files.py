@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import defaultdict
 from collections.abc import Hashable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -303,13 +304,21 @@ def _dicom_cases(root: str, folders: list[str]) -> Iterator[Found]:
             text = f"series {series.uid} is {series.modality or 'of no modality'}, neither CT nor a mask"
             yield Found("dicom", "problem", text, folder)
     yield from scans
+    masked: dict[Found, list[Found]] = defaultdict(list)
     for folder, series in masks:
         near = _nearest(root, folder, scans)
         if len(near) == 1:
-            yield Found("dicom", "mask", near[0].key, folder, series.uid)
+            masked[near[0]].append(Found("dicom", "mask", near[0].key, folder, series.uid))
         else:
             text = f"mask series {series.uid}: {len(near)} CT series are as near, which is masked is not known"
             yield Found("dicom", "problem", text, folder)
+    for of_scan in masked.values():
+        if len(of_scan) == 1:
+            yield of_scan[0]
+        else:  # each may hold the liver, the tumours, or both
+            uids = ", ".join(one.series for one in of_scan)
+            text = f"{len(of_scan)} mask series of one CT ({uids}): keep the one that holds liver and tumours"
+            yield Found("dicom", "problem", text, of_scan[0].path)
 
 
 def _is_mask(place: str, series: dicom.Series) -> bool:

@@ -255,6 +255,25 @@ def test_a_mask_as_near_to_two_scans_is_a_problem(tmp_path):
     assert path == "masks" and "2 CT series are as near" in text
 
 
+def test_two_mask_series_of_one_ct_are_a_problem_of_which_none_is_used(tmp_path):
+    write_dicom(tmp_path / "ct", description="abdomen")
+    for number, kind in enumerate(("liver", "tumour")):
+        write_dicom(tmp_path / "ct", modality="SEG", description=kind, file_name=f"{kind}_{{}}.dcm", patient=number)
+    uids = {pydicom.dcmread(tmp_path / "ct" / f"{kind}_0.dcm").SeriesInstanceUID for kind in ("liver", "tumour")}
+    found = {role: (key, path) for _, role, key, path in found_below(tmp_path)}
+    assert found.keys() == {"image", "problem"}
+    text, path = found["problem"]
+    assert path == "ct" and "2 mask series of one CT" in text and all(uid in text for uid in uids)
+    assert text.endswith("keep the one that holds liver and tumours")
+
+
+def test_the_mask_of_each_copy_of_a_ct_stays_its_own(tmp_path):
+    for copy in ("a", "b"):
+        write_dicom(tmp_path / copy / "ct", description="abdomen")
+        write_dicom(tmp_path / copy / "masks", modality="OT")
+    assert sorted(path for _, role, _, path in found_below(tmp_path) if role == "mask") == ["a/masks", "b/masks"]
+
+
 def test_a_series_that_is_neither_ct_nor_mask_is_a_problem(tmp_path):
     write_dicom(tmp_path, modality="MR", description="T1")
     [(_, role, text, _)] = found_below(tmp_path)

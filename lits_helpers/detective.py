@@ -322,7 +322,7 @@ def detect(paths: list[Path | str], *, meaning: str | None = None) -> Coding:
 def _given(meaning: str, counts: dict[Level, int], looked: str) -> dict[Level, int]:
     """The mapping that a user spelled out, completed by the background."""
     mapping: dict[Level, int] = {}
-    for part in filter(str.strip, meaning.split(";")):
+    for part in meaning.rstrip("; ").split(";"):
         match = re.fullmatch(r"\s*\(?([\d,\s]+?)\)?\s*=\s*(background|liver|tumour)\s*", part)
         level = tuple(map(int, re.findall(r"\d+", match[1]))) if match else ()
         if len(level) not in (1, 3) or max(level) > 255:

@@ -123,11 +123,11 @@ def test_other_levels_are_refused_and_shown(tmp_path, levels):
 
 def test_levels_that_a_user_knows_can_be_spelled_out(tmp_path):
     paths = grey_files(tmp_path, (0, 50, 100, 200))
-    found = masks.detect(paths, meaning="50 = liver; 100 = tumour")
+    found = masks.detect(paths, meaning="50 = liver; 100 = tumour; ")
     assert np.unique(masks.read_labels(paths[0], found)[:, 0], return_counts=True)[1].tolist() == [20, 10, 10]
 
 
-@pytest.mark.parametrize("meaning", ["bowel", "50 = bowel", "50, 60 = liver", "300 = liver", "255,0,0 = tumour"])
+@pytest.mark.parametrize("meaning", ["bowel", "50 = bowel", "50, 60 = liver", "300 = liver", "255,0,0 = tumour", " ", ";"])
 def test_a_meaning_that_says_nothing_of_these_masks_is_refused(tmp_path, meaning):
     with pytest.raises(DataError, match="meaning="):
         masks.detect(grey_files(tmp_path, (0, 50, 100)), meaning=meaning)

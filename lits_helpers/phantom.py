@@ -302,7 +302,7 @@ def write_phantom(
         Rows and columns. The report's test for empty masks works at 512 only.
     seed : int
     jpeg_quality : int
-        Of the slice files; the report's rule for tumours needs 98 or more.
+        Of the slice files; the report's rule for tumours needs 99 or more.
     rescans : sequence of int
         Patients scanned once more, as LiTS holds them: under the next volume numbers and without
         a word, except in ``phantom.json``.

@@ -66,10 +66,10 @@ class Settings:
     batch_size, epochs : int
     learning_rate : float
         Adam's highest.
-    recipe : str
-        Which network learns what (``LITS_RECIPE``): one of :data:`lits_helpers.recipes.RECIPES`;
     schedule : str
-        How it moves from epoch to epoch; one of :data:`lits_helpers.training.SCHEDULES`.
+        How the learning rate moves from epoch to epoch; one of :data:`lits_helpers.training.SCHEDULES`.
+    recipe : str
+        Which network learns what (``LITS_RECIPE``): one of :data:`lits_helpers.recipes.RECIPES`.
     layout : str
         Which of several layouts below the data root is meant (``LITS_LAYOUT``): a name or a folder
         that :func:`lits_helpers.layouts.what_is_here` lists. Empty: there is only one.
@@ -137,7 +137,10 @@ def find_kaggle_data(kaggle_input: Path) -> Path | None:
 
 
 def load_settings(**overrides: object) -> Settings:
-    """Read the environment: ``LITS_PROFILE``, ``LITS_RECIPE`` and the other variables below.
+    """Read the environment.
+
+    The variables are ``LITS_PROFILE``, ``LITS_RECIPE``, ``LITS_DATA_ROOT``, ``LITS_OUTPUT_ROOT``,
+    ``LITS_LAYOUT`` and ``LITS_MASK_MEANING``.
 
     Parameters
     ----------

@@ -140,6 +140,8 @@ def build_index(
     if coding is not None:
         pairs, unreadable = _relabelled(pairs, coding, output_root, executor)
         problems += unreadable
+        if pairs.empty:
+            raise collected_error(problems, advice="No mask could be read: mend these files.")
     key = fingerprint([*pairs.image_path, *pairs.mask_path], __name__, 2)
     cached = output_root / "index" / f"slices-{key}.csv"
     table = _classified(pairs, (found.folder, output_root), cached, executor)

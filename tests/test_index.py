@@ -373,6 +373,17 @@ def test_a_liver_whose_tumour_mask_is_missing_does_not_pass_for_healthy(patients
     assert 9 not in table.slice[table.volume == 3].tolist()
 
 
+@pytest.mark.parametrize("skip_problems", [False, True])
+def test_where_no_liver_mask_can_be_read_each_is_named_and_no_table_kept(tmp_path, skip_problems):
+    for number in (0, 1):
+        for name in (f"volume-0_{number}.png", f"segmentation-0_lesionmask_{number}.png"):
+            write_image(tmp_path / "data" / name, np.zeros((8, 8), np.uint8))
+        (tmp_path / "data" / f"segmentation-0_livermask_{number}.png").write_bytes(b"no picture")
+    with pytest.raises(DataError, match="(?s)livermask_0.png.*livermask_1.png.*No mask could be read: mend these"):
+        build_index(tmp_path / "data", tmp_path / "out", skip_problems=skip_problems)
+    assert not (tmp_path / "out" / "index").exists()
+
+
 def test_a_mask_of_another_coding_is_named_and_may_be_left_out(patients, tmp_path):
     write_layout(tmp_path / "data", "paired-slices", patients, coding="0/127/255")
     odd = sorted((tmp_path / "data").rglob("*masks*/*.png"))[5]

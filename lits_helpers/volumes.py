@@ -387,22 +387,3 @@ def _save_nifti(path: Path | str, array: np.ndarray, geometry: Geometry) -> None
         image.header.set_xyzt_units("mm")
     with atomic_path(path) as temporary:
         nibabel.save(image, temporary)
-
-
-def neighbours(hounsfield: np.ndarray, number: int, *, reach: int = 1) -> np.ndarray:
-    """One slice between its neighbours, the input of a 2.5D network.
-
-    Parameters
-    ----------
-    hounsfield : array (slices, rows, columns)
-    number : int
-        Of the slice in the middle.
-    reach : int
-        Neighbours to each side; at the ends of the volume its last slice is repeated.
-
-    Returns
-    -------
-    array (2 * reach + 1, rows, columns), the same dtype
-    """
-    places = np.clip(np.arange(number - reach, number + reach + 1), 0, len(hounsfield) - 1)
-    return hounsfield[places]

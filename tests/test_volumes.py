@@ -11,7 +11,7 @@ from lits_helpers import volumes
 from lits_helpers.files import DataError
 from lits_helpers.phantom import phantom_volume
 from lits_helpers.volumes import (
-    Geometry, Volume, check_pair, neighbours, read_geometry, read_label_volume, read_volume,
+    Geometry, Volume, check_pair, read_geometry, read_label_volume, read_volume,
     write_labels, write_nifti,
 )
 
@@ -332,19 +332,6 @@ def test_a_phantom_and_its_pairs_pass_upright_and_are_told_upside_down(seed):
     assert check_pair(Volume(patient.hounsfield, geometry), patient.labels, "a.nii") == []
     turned = Volume(patient.hounsfield[:, ::-1, ::-1], geometry)
     assert len(check_pair(turned, patient.labels[:, ::-1, ::-1], "a.nii")) == 2
-
-
-# Neighbours -----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("number", "reach", "expected"),
-    [(2, 1, [1, 2, 3]), (0, 1, [0, 0, 1]), (4, 2, [2, 3, 4, 4, 4]), (3, 0, [3])],
-)
-def test_neighbours_lie_round_their_slice_and_the_ends_are_repeated(number, reach, expected):
-    volume = np.broadcast_to(np.arange(5, dtype=np.int16)[:, None, None], (5, 2, 3))
-    around = neighbours(volume, number, reach=reach)
-    assert around[:, 0, 0].tolist() == expected and around.shape == (len(expected), 2, 3)
 
 
 # Real data ------------------------------------------------------------------------------------

@@ -178,12 +178,12 @@ def _phantom(settings: Settings, options: argparse.Namespace) -> None:
 
 
 def _data(settings: Settings, options: argparse.Namespace) -> None:
-    from .layouts import find_layouts, summarised
+    from .layouts import find_layouts, what_is_here
     from .phantom import ensure_phantom
 
     root = ensure_phantom(settings)
     layouts = find_layouts(root)
-    print(summarised(layouts, root, mask_meaning=settings.mask_meaning).to_string(index=False))
+    print(what_is_here(layouts, root, mask_meaning=settings.mask_meaning).to_string(index=False))
     problems = [f"  {layout.name}: {problem}" for layout in layouts for problem in layout.problems]
     print("\n".join([f"\n{len(problems)} problem(s)", *problems[:20]]))
     if len(problems) > 20:

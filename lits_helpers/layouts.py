@@ -161,13 +161,15 @@ def choose(layouts: Sequence[Layout], name: str | None = None) -> Layout:
     raise DataError("\n".join([f"{asked}:", *lines, advice]))
 
 
-def what_is_here(root: str | os.PathLike, *, mask_meaning: str = "") -> pd.DataFrame:
+def what_is_here(layouts: Sequence[Layout], root: str | os.PathLike, *, mask_meaning: str = "") -> pd.DataFrame:
     """A table of the layouts below a folder.
 
     Parameters
     ----------
+    layouts : sequence of Layout
+        Of :func:`find_layouts`.
     root : path
-        Only read.
+        Folders are shown from here.
     mask_meaning : str
         What masks of two levels outline: see :func:`lits_helpers.masks.detect`.
 
@@ -177,17 +179,7 @@ def what_is_here(root: str | os.PathLike, *, mask_meaning: str = "") -> pd.DataF
         One row a layout: ``layout``, ``folder`` (relative to ``root``), ``volumes``, ``slices``,
         ``coding`` of the masks (those of volumes are checked on reading; for others it begins with
         "ambiguous" or "unreadable" where it is not known) and ``problems``, their number.
-
-    Raises
-    ------
-    DataError
-        As :func:`find_layouts`.
     """
-    return summarised(find_layouts(root), root, mask_meaning=mask_meaning)
-
-
-def summarised(layouts: Sequence[Layout], root: str | os.PathLike, *, mask_meaning: str = "") -> pd.DataFrame:
-    """The table of :func:`what_is_here`, of layouts that were found before."""
     rows = [
         {
             "layout": layout.name,

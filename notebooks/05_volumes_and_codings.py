@@ -54,7 +54,7 @@ print(settings)
 # %%
 root = phantom.ensure_phantom(settings)
 found = layouts.find_layouts(root)
-layouts.summarised(found, root, mask_meaning=settings.mask_meaning)
+layouts.what_is_here(found, root, mask_meaning=settings.mask_meaning)
 
 # %% [markdown]
 # The next steps want volumes. Where your data is slices only, the phantom's volumes stand in for them.

@@ -6,7 +6,7 @@ import pytest
 from lits_helpers import layouts
 from lits_helpers.dicom import write_series
 from lits_helpers.files import DataError
-from lits_helpers.layouts import choose, find_layouts, summarised, what_is_here
+from lits_helpers.layouts import choose, find_layouts, what_is_here
 from lits_helpers.pictures import write_image
 from lits_helpers.volumes import write_nifti
 
@@ -298,7 +298,7 @@ def test_the_table_says_what_is_where_and_how_much(tmp_path):
     for number in range(3):
         for name in pair("slices", number):
             write_image(tmp_path / name, np.eye(8, dtype=np.uint8))
-    table = what_is_here(tmp_path)
+    table = what_is_here(find_layouts(tmp_path), tmp_path)
     assert table.columns.tolist() == ["layout", "folder", "volumes", "slices", "coding", "problems"]
     assert table.drop(columns="coding").values.tolist() == [
         ["lits-nifti", "raw", 2, 6, 1], ["report-slices", "slices", 3, 3, 0],
@@ -306,7 +306,7 @@ def test_the_table_says_what_is_where_and_how_much(tmp_path):
 
 
 def test_the_coding_of_slices_is_that_of_their_masks(slice_folder):
-    assert what_is_here(slice_folder).coding[0] == "report-jpg"
+    assert what_is_here(find_layouts(slice_folder), slice_folder).coding[0] == "report-jpg"
 
 
 def two_level_slices(root):
@@ -317,38 +317,38 @@ def two_level_slices(root):
 
 def test_masks_of_two_levels_are_ambiguous_until_the_user_says_what_they_mean(tmp_path):
     two_level_slices(tmp_path)
-    assert what_is_here(tmp_path).coding[0].startswith("ambiguous: ")
-    assert what_is_here(tmp_path, mask_meaning="tumour").coding[0] == "0/255"
+    assert what_is_here(find_layouts(tmp_path), tmp_path).coding[0].startswith("ambiguous: ")
+    assert what_is_here(find_layouts(tmp_path), tmp_path, mask_meaning="tumour").coding[0] == "0/255"
 
 
 def test_masks_that_cannot_be_read_are_named_in_the_table(tmp_path):
     two_level_slices(tmp_path)
     bad = tmp_path / pair("slices", 1)[1]
     bad.write_bytes(b"")
-    coding = what_is_here(tmp_path).coding[0]
+    coding = what_is_here(find_layouts(tmp_path), tmp_path).coding[0]
     assert coding.startswith("unreadable: ") and bad.name in coding
 
 
 def test_lits_png_has_its_masks_in_two_files(tmp_path):
     touch(tmp_path, "volume-3_0.png", "segmentation-3_livermask_0.png", "segmentation-3_lesionmask_0.png")
-    assert what_is_here(tmp_path).coding[0] == "two files"
+    assert what_is_here(find_layouts(tmp_path), tmp_path).coding[0] == "two files"
 
 
 def test_the_coding_of_volumes_is_checked_on_reading(tmp_path):
     scan(tmp_path)
     scan(tmp_path, modality="OT", description="labels")
-    assert what_is_here(tmp_path).coding[0] == "labels (checked on reading)"
+    assert what_is_here(find_layouts(tmp_path), tmp_path).coding[0] == "labels (checked on reading)"
 
 
 def test_without_masks_there_is_no_coding(tmp_path):
     scan(tmp_path)
-    assert what_is_here(tmp_path).coding[0] == "no masks"
+    assert what_is_here(find_layouts(tmp_path), tmp_path).coding[0] == "no masks"
 
 
 def test_an_empty_root_is_told_what_trees_are_expected(tmp_path):
     touch(tmp_path, "a/liver.nii.gz", "a/figure.png")
     with pytest.raises(DataError) as error:
-        what_is_here(tmp_path)
+        find_layouts(tmp_path)
     text = str(error.value)
     assert str(tmp_path) in text and "1 NIfTI files and 1 pictures" in text
     assert all(name in text for name in layouts.LAYOUTS)
@@ -363,4 +363,4 @@ def test_a_missing_root_is_named_with_the_variable(tmp_path):
 def test_the_real_slices_are_found_whole(real_slices):
     [layout] = [one for one in find_layouts(real_slices) if one.name == "report-slices"]
     assert (len(layout.cases), layout.cases.volume.nunique(), layout.problems) == (1168, 20, [])
-    assert isinstance(summarised([layout], real_slices), pd.DataFrame)
+    assert isinstance(what_is_here([layout], real_slices), pd.DataFrame)

@@ -128,7 +128,7 @@ def test_the_table_of_lits_png_is_as_wrong_as_the_published_one(tmp_path, patien
 def test_paired_slices_come_in_every_coding(tmp_path, patients, coding):
     write_layout(tmp_path, "paired-slices", {2: patients[2]}, coding=coding)
     meaning = {"0/1": "liver", "0/255": "liver", "0/1 tumour": "tumour", "0/255 tumour": "tumour"}.get(coding, "")
-    table = what_is_here(tmp_path, mask_meaning=meaning)
+    table = what_is_here(find_layouts(tmp_path), tmp_path, mask_meaning=meaning)
     assert table.coding.tolist() == [coding.removesuffix(" tumour")]
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from scipy.ndimage import find_objects
 
+from .distances import bounding_box
 from .lesions import LesionMatch
 from .masks import LIVER, TUMOUR
 from .windows import WINDOWS
@@ -43,6 +44,7 @@ def explained(match: LesionMatch, truth: np.ndarray, green: np.ndarray) -> pd.Da
         as these), ``place``, ``reason`` in words.
     """
     tables = []
+    extent = bounding_box(truth >= LIVER)
     for table, labels, of_truth in (
         (match.truth, match.truth_labels, True), (match.predicted, match.predicted_labels, False),
     ):
@@ -52,7 +54,7 @@ def explained(match: LesionMatch, truth: np.ndarray, green: np.ndarray) -> pd.Da
             kind = ("found" if lesion.touched else "missed") if of_truth else "false positive"
             box = _moved(boxes[lesion.lesion - 1], match.box)
             inside = labels[boxes[lesion.lesion - 1]] == lesion.lesion
-            tables.append({"kind": kind, **_described(lesion, inside, box, truth, green)})
+            tables.append({"kind": kind, **_described(lesion, inside, box, truth, green, extent)})
     columns = [
         "kind", "slice", "row", "column", "voxels", "volume_mm3", "diameter_mm", "contrast_hu", "place", "reason",
     ]
@@ -64,7 +66,9 @@ def _moved(box: tuple[slice, ...], outer: tuple[slice, ...]) -> tuple[slice, ...
     return tuple(slice(b.start + o.start, b.stop + o.start) for b, o in zip(box, outer, strict=True))
 
 
-def _described(lesion, inside: np.ndarray, box: tuple[slice, ...], truth: np.ndarray, green: np.ndarray) -> dict:
+def _described(
+    lesion, inside: np.ndarray, box: tuple[slice, ...], truth: np.ndarray, green: np.ndarray, extent: tuple[slice, ...]
+) -> dict:
     number = int(inside.sum(axis=(1, 2)).argmax())
     wide = tuple(
         slice(max(part.start - _REACH, 0), min(part.stop + _REACH, length))
@@ -86,18 +90,17 @@ def _described(lesion, inside: np.ndarray, box: tuple[slice, ...], truth: np.nda
     return {
         "slice": box[0].start + number, "row": round(middle[1]), "column": round(middle[2]),
         "voxels": lesion.voxels, "volume_mm3": lesion.volume_mm3, "diameter_mm": lesion.diameter_mm,
-        "contrast_hu": contrast, "place": "outside the liver" if outside else _place(middle, truth),
+        "contrast_hu": contrast, "place": "outside the liver" if outside else _place(middle, extent),
         "reason": _reason(lesion, inside, contrast, outside, at_edge),
     }
 
 
-def _place(middle: Sequence[float], truth: np.ndarray) -> str:
-    """Third of the liver from below, and half from the viewer's left, which is the patient's right."""
-    slices = np.flatnonzero((truth >= LIVER).any(axis=(1, 2)))
-    columns = np.flatnonzero((truth >= LIVER).any(axis=(0, 1)))
-    height = (middle[0] - slices[0]) / max(slices[-1] - slices[0], 1)
+def _place(middle: Sequence[float], liver: tuple[slice, ...]) -> str:
+    """Third of the liver's box from below, and half from the viewer's left, which is the patient's right."""
+    slices, _, columns = liver
+    height = (middle[0] - slices.start) / max(slices.stop - 1 - slices.start, 1)
     third = ("lower", "middle", "upper")[min(int(3 * height), 2)]
-    side = "right" if middle[2] <= (columns[0] + columns[-1]) / 2 else "left"
+    side = "right" if middle[2] <= (columns.start + columns.stop - 1) / 2 else "left"
     return f"{third} third, {side} half"
 
 

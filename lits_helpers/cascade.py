@@ -34,7 +34,7 @@ from .postprocessing import filled, hysteresis
 from .regions import GREEN, Region, liver_crops, liver_region, put_back, through
 from .runs import load_checkpoint, read_history, run_folder, state_path
 from .settings import Settings
-from .training import Task, class_network, run
+from .training import Task, class_network, passes, run, shared_by
 from .windows import three_channels
 
 # Chosen by a handful of runs on folds of 20 LiTS volumes, by hand; sizes of "full" are not tried.
@@ -174,16 +174,14 @@ def _task(
     seen = _seen(settings, name)
     window = None if seen == settings.image_size else seen
 
-    def training(first_epoch: int, replicas: int) -> tf.data.Dataset:
-        one_pass = batches(
-            cache, sides["train"], settings.batch_size, augmentation=AUGMENTATIONS[name],
-            balanced=True, by_volume=True, seed=settings.seed, first_epoch=PASSES * first_epoch, classes=3, window=window,
-        ).take(max(1, len(sides["train"]) // settings.batch_size))
-        return one_pass.repeat(PASSES)
+    training = passes(
+        cache, sides["train"], settings, PASSES, augmentation=AUGMENTATIONS[name], by_volume=True, classes=3, window=window
+    )
 
     def validation(replicas: int) -> tf.data.Dataset:
         step = 2 if len(sides["validation"]) > 50 else 1  # every second slice will do to watch by
-        return batches(cache, sides["validation"].iloc[::step], settings.batch_size, classes=3, window=window)
+        rows = shared_by(sides["validation"].iloc[::step], replicas)
+        return batches(cache, rows, settings.batch_size, classes=3, window=window)
 
     return Task(
         folder=folder / name, settings=settings, table=table, size=seen,

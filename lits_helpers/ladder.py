@@ -37,7 +37,7 @@ from .rungs import FINDER, LADDER, Rung
 from .runs import load_checkpoint, read_history, run_folder, state_path
 from .scoring import overlap
 from .settings import Settings
-from .training import Task, compiled, run
+from .training import Task, compiled, passes, run, shared_by
 from .uncertainty import describe, paired_difference
 
 # Ours, the same for all rungs. On the phantom small enough for a lesson; on slices, in the tiny profile, as
@@ -360,19 +360,16 @@ def _task(
     loss = bce_dice_loss if rung.loss == "report" else LOSSES[rung.loss]
     metric = PooledDice if rung.classes == 1 else TumourDice
 
-    def training(first_epoch: int, replicas: int) -> tf.data.Dataset:
-        one_pass = batches(
-            cache, sides["train"], settings.batch_size, augmentation=augmentation, balanced=True,
-            by_volume=rung.by_volume, seed=settings.seed, first_epoch=PASSES * first_epoch, classes=rung.classes,
-            window=window,
-        ).take(max(1, len(sides["train"]) // settings.batch_size))  # whole batches, as GPUs share them
-        return one_pass.repeat(PASSES)
+    training = passes(
+        cache, sides["train"], settings, PASSES, augmentation=augmentation, by_volume=rung.by_volume,
+        classes=rung.classes, window=window,
+    )
 
     def validation(replicas: int) -> tf.data.Dataset:
         # To watch by: the last network is taken, not the best. Some of all patients' slices will do.
         step = -(-len(sides["validation"]) // 64)
-        chosen = sides["validation"].iloc[::step]
-        return batches(cache, chosen, settings.batch_size, classes=rung.classes, window=window)
+        rows = shared_by(sides["validation"].iloc[::step], replicas)
+        return batches(cache, rows, settings.batch_size, classes=rung.classes, window=window)
 
     return Task(
         folder=folder, settings=settings, table=table, size=seen.image_size, batch_size=settings.batch_size,

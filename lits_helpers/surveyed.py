@@ -42,7 +42,7 @@ from .sorting import choose_triage_threshold, predict_classes, train_sorter
 from .superpixel_system import FULL, SuperpixelOptions, load_superpixel_system, save_superpixel_system
 from .superpixel_training import train_superpixel_system
 from .surveyed_systems import Filtered, Hierarchy, OfSuperpixels, System, Triaged, volumes, with_liver
-from .training import Task, compiled, run
+from .training import Task, compiled, passes, run, shared_by
 
 # Ours. "tiny" is for two CPU cores, "full" for a GPU, not tried.
 SIZES = {
@@ -342,22 +342,16 @@ def _trained(
     seconds: float, *, loss: str = "class", block_kind: str = "plain", middle_slice_only: bool = False,
 ) -> tuple[keras.Model, float]:
     """A network trained against the clock, or gone on with; and the seconds it took."""
-    sides, passes = {side: table[table.split == side] for side in ("train", "validation")}, PASSES[settings.profile]
-
-    steps = max(1, len(sides["train"]) // settings.batch_size)  # whole batches, as GPUs share them
+    sides = {side: table[table.split == side] for side in ("train", "validation")}
+    training = passes(
+        cache, sides["train"], settings, PASSES[settings.profile], augmentation=augmentation, by_volume=True, classes=3
+    )
 
     def network() -> keras.Model:
         return _network(settings, block_kind, middle_slice_only)
 
-    def training(first_epoch: int, replicas: int) -> tf.data.Dataset:
-        one_pass = batches(
-            cache, sides["train"], settings.batch_size, augmentation=augmentation, balanced=True,
-            by_volume=True, seed=settings.seed, first_epoch=passes * first_epoch, classes=3,
-        ).take(steps)
-        return one_pass.repeat(passes).apply(tf.data.experimental.assert_cardinality(passes * steps))
-
     def validation(replicas: int) -> tf.data.Dataset:
-        return batches(cache, sides["validation"].iloc[::2], settings.batch_size, classes=3)
+        return batches(cache, shared_by(sides["validation"].iloc[::2], replicas), settings.batch_size, classes=3)
 
     run(
         Task(

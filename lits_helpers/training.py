@@ -238,10 +238,7 @@ def slice_task(settings: Settings, table: pd.DataFrame, *, augmentation: Augment
         return found if replicas == 1 else found.take(max(1, len(sides["train"]) // settings.batch_size))
 
     def validation(replicas: int) -> tf.data.Dataset:
-        rows = sides["validation"]
-        whole = -(-len(rows) // replicas) * replicas  # the last slice is repeated
-        rows = rows.iloc[np.minimum(np.arange(whole), len(rows) - 1)]
-        return batches(cache(), rows, settings.batch_size, classes=classes)
+        return batches(cache(), shared_by(sides["validation"], replicas), settings.batch_size, classes=classes)
 
     def adapting(seconds: float) -> list[keras.callbacks.Callback]:
         stopping = keras.callbacks.EarlyStopping(MONITORED, patience=EARLY_STOPPING_PATIENCE)
@@ -252,6 +249,29 @@ def slice_task(settings: Settings, table: pd.DataFrame, *, augmentation: Augment
         size=settings.image_size, batch_size=settings.batch_size, epochs=settings.epochs,
         network=lambda: compiled_unet(settings), training=training, validation=validation, adapting=adapting,
     )
+
+
+def passes(
+    cache: SliceCache, rows: pd.DataFrame, settings: Settings, number: int, **choices: object
+) -> Callable[[int, int], tf.data.Dataset]:
+    """:attr:`Task.training` whose epoch is ``number`` passes over the rows.
+
+    Half of the slices show tumour. Batches are whole, as devices share them; ``choices`` are those of
+    :func:`lits_helpers.generators.batches`.
+    """
+    def training(first_epoch: int, replicas: int) -> tf.data.Dataset:
+        one_pass = batches(
+            cache, rows, settings.batch_size, balanced=True, seed=settings.seed, first_epoch=number * first_epoch, **choices
+        )
+        return one_pass.take(max(1, len(rows) // settings.batch_size)).repeat(number)
+
+    return training
+
+
+def shared_by(rows: pd.DataFrame, replicas: int) -> pd.DataFrame:
+    """Rows that make equal parts for so many devices, none of them empty: the last is repeated."""
+    whole = -(-len(rows) // replicas) * replicas
+    return rows.iloc[np.minimum(np.arange(whole), len(rows) - 1)]
 
 
 def run(task: Task, *, minutes: float | None = None) -> Path:

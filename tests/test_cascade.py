@@ -330,6 +330,16 @@ def test_an_interrupted_training_goes_on_with_what_is_left_of_the_time(ticking, 
     module.load_cascade(folder)
 
 
+def test_no_device_is_left_without_slices_to_validate(ticking, task):
+    settings, table = task
+    stage = module._stage_settings(settings, "liver")
+    cache = decode_slices(table, stage.image_size, settings.output_root)
+    made = module._task(stage, "liver", table, cache, settings.output_root, seconds=1)
+    assert (table.split == "validation").sum() == 5
+    # Batches of four, of which the last is two devices', and of one slice alone would leave the second none.
+    assert [len(images) for images, _ in made.validation(2)] == [4, 2]
+
+
 def test_a_table_without_livers_is_refused_before_anything_is_trained(ticking, task):
     settings, table = task
     with pytest.raises(DataError, match="no slice shows a liver"):

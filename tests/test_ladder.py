@@ -13,6 +13,7 @@ import tensorflow as tf
 from lits_helpers import clocks, ladder
 from lits_helpers.conversion import write_slice_files
 from lits_helpers.files import DataError
+from lits_helpers.generators import decode_slices
 from lits_helpers.index import build_index
 from lits_helpers.rungs import FINDER, LADDER, Rung
 from lits_helpers.runs import read_history
@@ -146,6 +147,14 @@ def test_rungs_are_climbed_once_for_the_same_time_each_and_scored_on_validation_
     assert 3 <= finder_time <= 6  # a fifth
     monkeypatch.setattr(keras.Model, "fit", None)
     pd.testing.assert_frame_equal(ladder.climb(settings, patients, rungs, seconds=15), found)
+
+
+def test_no_device_is_left_without_slices_to_validate(patients, settings, small):
+    table = patients[patients.split != "test"]
+    cache = decode_slices(table, 32, settings.output_root)
+    task = ladder._task(PLAIN, replace(settings, batch_size=3), table, cache, PLAIN.augmentation, 1, settings.output_root)
+    # The patient has four slices, and the last batch would have one for three devices.
+    assert [len(images) for images, _ in task.validation(3)] == [3, 3]
 
 
 def test_a_network_that_was_trained_but_not_scored_is_not_trained_again(patients, settings, small, monkeypatch):

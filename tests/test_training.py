@@ -440,6 +440,13 @@ for name in ("two", "parts"):
 """
 
 
+def test_devices_share_rows_of_which_the_last_is_repeated():
+    rows = pd.DataFrame({"slice": [3, 5, 8, 9, 12]})
+    assert training.shared_by(rows, 1).slice.tolist() == [3, 5, 8, 9, 12]
+    assert training.shared_by(rows, 2).slice.tolist() == [3, 5, 8, 9, 12, 12]
+    assert training.shared_by(rows, 4).slice.tolist() == [3, 5, 8, 9, 12, 12, 12, 12]
+
+
 def test_two_devices_train_as_one_does_in_two_parts(slice_folder, tmp_path):
     script = TWO_DEVICES.replace("CHOICES", repr(TINY | dict(epochs=2)))
     done = subprocess.run(

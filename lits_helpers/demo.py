@@ -12,6 +12,7 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from .files import DataError, atomic_path, shown
+from .recipes import RECIPES
 from .settings import Settings
 
 LEFT_OUT = "not-in-demo"  # tag of cells that train something to compare with
@@ -31,15 +32,21 @@ def run_notebooks(settings: Settings) -> Path:
     Returns
     -------
     Path
-        ``demo/``: an HTML page for each notebook, and ``figures/`` with every picture as PNG.
+        ``demo/``: an HTML page for each notebook, and ``figures/`` with every picture as PNG or JPEG.
 
     Raises
     ------
     DataError
-        If the notebooks or the packages that run them are missing.
+        If the notebooks or the packages that run them are missing, or the recipe is one of two networks,
+        which they do not train.
     nbclient.exceptions.CellExecutionError
         If a cell fails.
     """
+    if RECIPES[settings.recipe].cascade:
+        raise DataError(
+            f"recipe {settings.recipe!r} trains two networks, and notebooks 03 and 04 one: choose another, or run "
+            f"`train --recipe {settings.recipe}`"
+        )
     try:
         import nbclient
         import nbconvert

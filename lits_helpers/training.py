@@ -146,7 +146,7 @@ def train(
     augmentation: Augmentation = REPORT_AUGMENTATION,
     minutes: float | None = None,
 ) -> Path:
-    """Train the report's U-Net, or go on training it; skipped where that is already done.
+    """Train the recipe's network, or go on training it; skipped where that is already done.
 
     Parameters
     ----------
@@ -170,7 +170,7 @@ def train(
     Raises
     ------
     DataError
-        If a split is missing, a file cannot be read or written, the disk too full for another
+        If the recipe is one of two networks, a split is missing, a file cannot be read or written, the disk too full for another
         epoch, the memory too small for a single slice, another process trains this run, or the
         validation loss is no number any more; the epochs before stay.
     """
@@ -218,7 +218,12 @@ class Task:
 
 
 def slice_task(settings: Settings, table: pd.DataFrame, *, augmentation: Augmentation) -> Task:
-    """Training on whole slices, as the settings say."""
+    """Training on whole slices, as the settings say; DataError for a recipe of two networks."""
+    if RECIPES[settings.recipe].cascade:
+        raise DataError(
+            f"recipe {settings.recipe!r} trains two networks: call cascade.train_cascade, or run "
+            f"`train --recipe {settings.recipe}`"
+        )
     if settings.schedule not in SCHEDULES:
         raise DataError(f"schedule is {settings.schedule!r}: choose from {sorted(SCHEDULES)}")
     sides = {side: table[table.split == side] for side in ("train", "validation")}

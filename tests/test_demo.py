@@ -1,6 +1,7 @@
 import re
 import sys
 from contextlib import contextmanager
+from dataclasses import replace
 
 import nbclient
 import nbformat
@@ -83,6 +84,13 @@ def test_a_failing_notebook_stops_the_demo_and_earlier_pages_stay(settings, note
     with pytest.raises(nbclient.exceptions.CellExecutionError, match="ZeroDivisionError"):
         demo.run_notebooks(settings)
     assert [path.name for path in (settings.output_root / "demo").iterdir()] == ["01_a.html"]
+
+
+def test_a_recipe_of_two_networks_is_refused_before_any_notebook_runs(settings, notebooks):
+    notebooks({"01_a": "1", "02_b": "1", "03_c": "1", "04_d": "1"})
+    with pytest.raises(DataError, match="recipe 'strong' trains two networks, and notebooks 03 and 04 one"):
+        demo.run_notebooks(replace(settings, recipe="strong"))
+    assert not (settings.output_root / "demo").exists()
 
 
 def test_missing_notebooks_are_an_error(settings, notebooks):

@@ -393,6 +393,12 @@ def test_a_full_disk_leaves_the_last_epoch_whole(settings, table, monkeypatch):
     assert len(training.read_history(folder)) == 3
 
 
+def test_a_recipe_of_two_networks_is_not_trained_as_one(settings, table):
+    with pytest.raises(DataError, match="recipe 'strong' trains two networks: call cascade.train_cascade"):
+        training.train(replace(settings, recipe="strong"), table)
+    assert not (settings.output_root / "runs").exists()
+
+
 def test_training_names_what_is_missing(settings, table):
     with pytest.raises(DataError, match="at least one row"):
         training.train(settings, table[table.split != "validation"])

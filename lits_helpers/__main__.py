@@ -217,17 +217,20 @@ def _index(settings: Settings, options: argparse.Namespace) -> None:
     print(f"{len(table)} slices of {table.volume.nunique()} volumes")
 
 
+def _split_kind(settings: Settings, options: argparse.Namespace) -> str:
+    return options.split or ("all" if RECIPES[settings.recipe].cascade else "patient")
+
+
 def _split_table(settings: Settings, options: argparse.Namespace):
     from .audit import load_patient_split
     from .index import load_slices
     from .splits import one_watched, split_slices, without_test
 
-    cascade = RECIPES[settings.recipe].cascade
-    kind = options.split or ("all" if cascade else "patient")
+    kind = _split_kind(settings, options)
     if kind != "slice":
         table = load_patient_split(settings, skip_problems=options.skip_problems)
         if kind == "all":  # a cascade stops by the clock; other recipes keep the epoch that validates best
-            return one_watched(table) if cascade else without_test(table)
+            return one_watched(table) if RECIPES[settings.recipe].cascade else without_test(table)
         return table
     return split_slices(load_slices(settings, skip_problems=options.skip_problems), seed=settings.seed)
 
@@ -238,7 +241,7 @@ def _audit(settings: Settings, options: argparse.Namespace) -> None:
 
     split = _split_table(settings, options)
     found = audit_split(split)
-    stored = save_split(split, settings.output_root / f"split_{options.split or 'patient'}.csv", audit=found)
+    stored = save_split(split, settings.output_root / f"split_{_split_kind(settings, options)}.csv", audit=found)
     print(f"{found}\n\nsplit and audit: {shown(stored.with_suffix(''))}*")
 
 

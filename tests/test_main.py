@@ -350,6 +350,8 @@ def test_slices_of_air_are_left_out_if_asked_for(run, tmp_path):
         assert (labels == 2).mean(axis=(1, 2)).tolist() == shares
 
 
-def test_a_split_without_test_is_stored_under_its_own_name(run, tmp_path):
-    assert run("audit", "--split", "all")[0] == 0
+@pytest.mark.parametrize("options", [["--split", "all"], ["--recipe", "strong"]], ids=["asked for", "the recipe's"])
+def test_a_split_without_test_is_stored_under_its_own_name(run, tmp_path, options):
+    assert run("audit", *options)[0] == 0
+    assert not (tmp_path / "out" / "split_patient.csv").exists()
     assert set(pd.read_csv(tmp_path / "out" / "split_all.csv").split) == {"train", "validation"}

@@ -136,7 +136,7 @@ def _grow(settings: Settings, table: pd.DataFrame, cascade: Cascade, path: Path,
             tumour = probabilities > CANDIDATE_THRESHOLD
             yield CandidateCase(rows.volume.iloc[0], np.stack(pictures), tumour, liver, truth, probabilities)
 
-    found = pd.concat([candidate_table([case]) for case in cases()], ignore_index=True)
+    found = candidate_table(cases())
     if found.empty or found.true.nunique() < 2:
         warnings.warn("validation patients have not both true and false candidates: none are filtered", stacklevel=2)
         return

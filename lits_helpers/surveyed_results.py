@@ -65,8 +65,7 @@ def evaluate_system(system: System, table: pd.DataFrame, *, shown: pd.DataFrame 
             known = spacing.notna().all() and (np.diff(rows.slice) == 1).all()
             yield int(rows.volume.iloc[0]), truth, predicted, tuple(spacing.tolist()) if known else None
 
-    scored = [score_cases([case], predicts_liver=system.draws_liver) for case in cases()]
-    scored = pd.concat(scored, ignore_index=True)
+    scored = score_cases(cases(), predicts_liver=system.draws_liver)
     scored["seconds"] = seconds
     if "patient" in table:
         scored["patient"] = scored.volume.map(table.groupby("volume").patient.first())
@@ -125,7 +124,7 @@ def filtering_effect(system: System, table: pd.DataFrame) -> pd.DataFrame:
             truth = np.stack([read_labels(path) for path in rows.mask_path]) == TUMOUR
             yield int(rows.volume.iloc[0]), truth, probabilities > system.threshold, after > system.threshold
 
-    return filter_effect(pd.concat([filter_scores([case]) for case in cases()], ignore_index=True))
+    return filter_effect(filter_scores(cases()))
 
 
 @styled

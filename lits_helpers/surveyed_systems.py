@@ -12,7 +12,6 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 import pandas as pd
-from tqdm.auto import tqdm
 
 from .candidate_filter import CandidateFilter, filter_candidates
 from .candidates import candidate_features
@@ -71,8 +70,7 @@ class System:
 
 def volumes(table: pd.DataFrame) -> Iterator[tuple[pd.DataFrame, list[np.ndarray]]]:
     """Each volume's rows in slice order, and its pictures."""
-    groups = table.sort_values(["volume", "slice"]).groupby("volume")
-    for _, rows in tqdm(groups, desc="volumes", unit="volume", delay=2):
+    for _, rows in table.sort_values(["volume", "slice"]).groupby("volume"):
         yield rows, [read_image(path) for path in rows.image_path]
 
 

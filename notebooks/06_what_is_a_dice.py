@@ -37,7 +37,7 @@ import pandas as pd
 
 from lits_helpers import audit, baselines, cases, comparability, crf, data_plots, drawing, effects, evaluation, generators
 from lits_helpers import inference, lesions, load_settings, masks, metrics, pictures, postprocessing, result_plots
-from lits_helpers import scoring, splits, training, uncertainty
+from lits_helpers import scoring, splits, training, uncertainty, view3d
 
 drawing.compact_figures()
 settings = load_settings()
@@ -188,6 +188,21 @@ lesions.recall_by_size(true_lesions).round(2)
 
 # %%
 found.lesions.groupby(["kind", "reason"]).size().rename("lesions").reset_index()
+
+# %% [markdown]
+# The patient with most tumour, in three dimensions: what was found, and what was not. (To turn it by hand, end a cell
+# with `view3d.view3d` and the same arguments; it needs the extra `view`.)
+
+# %%
+largest = test.volume == found.cases.volume[found.cases.tumour_truth_voxels.idxmax()]
+[(_, truth, predicted, spacing)] = inference.volume_cases(test[largest], test_probabilities[largest.to_numpy()])
+if spacing:
+    is_oriented = drawing.slice_marks(test[largest])[0].is_radiological
+    tumour_masks = truth == masks.TUMOUR, predicted == masks.TUMOUR
+    view3d.rendering3d(truth >= masks.LIVER, *tumour_masks, spacing=spacing, is_oriented=is_oriented)
+    plt.show()
+else:
+    print("no picture: these files do not say how far apart their voxels are")
 
 # %% [markdown]
 # ## Choose the threshold where it may be chosen

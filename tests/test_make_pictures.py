@@ -26,6 +26,8 @@ def test_a_picture_is_as_wide_as_a_readme_shows_it(name):
     assert 900 <= plt.imread(SCRIPT.parent / name).shape[1] <= 1100
 
 
-def test_the_pictures_that_the_readme_shows_are_there():
-    shown = re.findall(r"!\[[^\]]*\]\(([^)]+)\)", (ROOT / "README.md").read_text())
+def test_the_readme_shows_every_picture_and_none_that_is_not_there():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    shown = re.findall(r"!\[[^\]]*\]\(([^)]+)\)", readme) + re.findall(r'<img src="([^"]+)"', readme)
+    assert {f"docs/{name}" for name in written()} <= set(shown)
     assert [path for path in shown if not (ROOT / path).exists()] == []

@@ -391,6 +391,8 @@ def _export(settings: Settings, options: argparse.Namespace) -> None:
     from .windows import three_channels
 
     source = Path(options.model).resolve()
+    if (source / "cascade.json").exists():
+        raise DataError(f"{shown(source)}: a cascade is more than networks and cannot be exported: predict with it as it is")
     model = load_checkpoint(source, settings.image_size)
     name = f"{source.parent.name}-{source.stem}{FORMATS[options.format]}"  # every run has a best.keras
     written = export_model(model, settings.output_root / "exported" / name, format=options.format)

@@ -15,6 +15,7 @@ import keras
 import numpy as np
 
 from .files import DataError, atomic_path, temporary_folder
+from .inference import TUMOUR_CHANNEL
 from .masks import THRESHOLD
 
 FORMATS = {"openvino": ".xml", "onnx": ".onnx"}
@@ -116,7 +117,7 @@ class ExportedModel:
     Attributes
     ----------
     input_shape, output_shape : tuple
-        ``(None, size, size, 3)`` and ``(None, size, size, 1)``.
+        ``(None, size, size, 3)``, and ``(None, size, size, 1)`` or, of three classes, the same as it.
     precision : str
         What it computes in: ``"bf16"``, ``"f16"`` or ``"f32"``. Answers are float32.
     """
@@ -132,7 +133,7 @@ class ExportedModel:
         )
 
     def predict_on_batch(self, images: np.ndarray) -> np.ndarray:
-        """Probabilities, float32 (n, size, size, 1), of float32 images (n, size, size, 3) in [0, 1]."""
+        """Probabilities, float32 (n, size, size, 1 or 3), of float32 images (n, size, size, 3) in [0, 1]."""
         return self._compiled(np.ascontiguousarray(images, np.float32))[0]
 
 
@@ -168,11 +169,11 @@ def load_exported(path: Path, *, float32: bool = False) -> ExportedModel:
     except RuntimeError as error:
         raise DataError(f"{path}: not a network that OpenVINO can load, export it anew ({error})") from error
     size = model.input_shape[1]
-    expected = (None, size, size, 3), (None, size, size, 1)
-    if (found := (model.input_shape, model.output_shape)) != expected or size is None:
+    expected = (None, size, size, 3), ((None, size, size, 1), (None, size, size, 3))
+    if size is None or model.input_shape != expected[0] or model.output_shape not in expected[1]:
         raise DataError(
-            f"{path}: a network from {found[0]} to {found[1]}, expected (None, size, size, 3) to "
-            "(None, size, size, 1): export one of this package"
+            f"{path}: a network from {model.input_shape} to {model.output_shape}, expected (None, size, size, 3) to "
+            "(None, size, size, 1), or 3 channels at the end: export one of this package"
         )
     return model
 
@@ -193,11 +194,13 @@ def agreement(
     Returns
     -------
     dict
-        ``largest_difference`` of probabilities, in [0, 1]; ``pixels``, their number; and
+        ``largest_difference`` of the tumour's probabilities, in [0, 1]; ``pixels``, their number; and
         ``pixels_that_differ``, those above the threshold in one answer and not in the other.
     """
     scaled = images / np.float32(255)
-    ours, theirs = (np.asarray(one.predict_on_batch(scaled), np.float32) for one in (model, exported))
+    ours, theirs = (
+        np.asarray(one.predict_on_batch(scaled), np.float32)[..., TUMOUR_CHANNEL] for one in (model, exported)
+    )
     return {
         "largest_difference": float(np.abs(ours - theirs).max()),
         "pixels": ours.size,

@@ -9,6 +9,7 @@ import onnx.reference
 import pytest
 
 from lits_helpers import export, inference
+from lits_helpers.blocks import segmenter
 from lits_helpers.files import DataError
 from lits_helpers.model import unet
 from lits_helpers.phantom import phantom_volume
@@ -109,6 +110,19 @@ def test_slices_volumes_and_files_are_predicted_as_with_keras(files, table, cach
     assert inference.predict_files(exported, part, tmp_path / "p").exists()
 
 
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_network_of_three_classes_says_the_same_when_it_is_exported(images, tmp_path, format):
+    keras.utils.set_random_seed(5)
+    model = segmenter((32, 32, 3), filters=2, depth=1)
+    exported = export.load_exported(
+        export.export_model(model, tmp_path / f"network{export.FORMATS[format]}", format=format), float32=True
+    )
+    assert exported.output_shape == (None, 32, 32, 3)
+    scaled = images / np.float32(255)
+    assert exported.predict_on_batch(scaled) == pytest.approx(model.predict_on_batch(scaled), abs=1e-5)
+    assert export.agreement(model, exported, images)["pixels"] == 5 * 32 * 32  # the tumour's alone
+
+
 def test_agreement_counts_pixels_on_different_sides_of_the_threshold(images):
     class Answers:
         def __init__(self, *values):
@@ -116,8 +130,9 @@ def test_agreement_counts_pixels_on_different_sides_of_the_threshold(images):
 
         def predict_on_batch(self, scaled):
             assert scaled.max() <= 1
-            found = np.zeros((*scaled.shape[:3], 1), np.float32)
-            found.reshape(-1)[: len(self.values)] = self.values
+            found = np.zeros((*scaled.shape[:3], 3), np.float32)
+            found[..., 0] = self.values[0]  # of another class: not counted
+            found.reshape(-1, 3)[: len(self.values), -1] = self.values
             return found
 
     found = export.agreement(Answers(0.30, 0.31, 0.9, 0.2), Answers(0.31, 0.32, 0.5, 0.2), images)

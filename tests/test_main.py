@@ -191,9 +191,12 @@ def test_an_exported_network_predicts_like_the_one_it_was_made_from(run, untrain
     assert listed[1].highest_probability.tolist() == pytest.approx(listed[0].highest_probability.tolist(), abs=0.01)
 
 
-def test_exporting_nothing_says_what_to_do(run):
+def test_exporting_nothing_or_a_cascade_says_what_to_do(run, tmp_path):
     status, _, err = run("export", "--model", "nothing.keras")
     assert status == 2 and "nothing.keras: no such checkpoint" in err
+    (tmp_path / "cascade.json").touch()
+    status, _, err = run("export", "--model", str(tmp_path))
+    assert status == 2 and "a cascade is more than networks and cannot be exported" in err
     status, _, err = run("predict", "--model", "nothing.onnx")
     assert status == 2 and "nothing.onnx: no such file, export" in err
 

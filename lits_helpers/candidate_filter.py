@@ -31,10 +31,10 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from .candidates import NO_FEATURES
-from .codings import LIVER, TUMOUR
 from .distances import bounding_box
 from .files import DataError, atomic_path
 from .lesions import LesionCounts, components, match_lesions
+from .masks import LIVER, TUMOUR
 from .scoring import overlap
 from .uncertainty import bootstrap_interval, ratio_of_sums
 

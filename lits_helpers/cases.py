@@ -19,10 +19,10 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
-from .codings import LIVER, TUMOUR
 from .distances import SurfaceDistances, bounding_box, check_spacing, surface_distances
 from .files import DataError
 from .lesions import LesionCounts, LesionMatch, match_lesions
+from .masks import LIVER, TUMOUR
 from .scoring import Overlap, overlap
 
 # Connectivity of lesions and neighbours of a surface voxel. The challenge's code labels lesions

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from tqdm.auto import tqdm
 
+from .codings import LIVER, TUMOUR
 from .dicom import (
     IMPLEMENTATION,
     Series,
@@ -37,7 +38,6 @@ from .files import DataError, atomic_path, shown
 if TYPE_CHECKING:
     from pydicom import Dataset
 
-LIVER, TUMOUR = 1, 2
 # 3D-IRCADb writes livertumor, livertumors, livertumor01... and in one patient plain "tumor".
 LIVER_FOLDER = re.compile(r"liver", re.IGNORECASE)
 TUMOUR_FOLDER = re.compile(r"(liver)?[ _-]?tumou?rs?[ _-]?\d*", re.IGNORECASE)

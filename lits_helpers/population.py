@@ -24,11 +24,10 @@ from scipy.ndimage import find_objects
 from tqdm.auto import tqdm
 
 from .cases import MM3_PER_ML
-from .codings import LIVER, TUMOUR
 from .files import DataError, read_table, write_table
 from .index import SPACING
 from .lesions import components, lesion_table
-from .masks import read_labels
+from .masks import LIVER, TUMOUR, read_labels
 from .pictures import read_image
 from .uncertainty import describe
 from .volumes import read_geometry, read_label_volume

@@ -20,7 +20,7 @@ from .conversion import read_case
 from .drawing import Marks, slice_marks, volume_marks
 from .files import DataError, atomic_path
 from .layouts import SLICE_COLUMNS, Layout, find_layouts
-from .masks import read_labels
+from .masks import read_labels, read_two_files
 from .pictures import read_image, read_image_size
 from .volumes import read_geometry
 from .windows import three_channels
@@ -80,8 +80,9 @@ def suggestions(root: Path | str) -> list[str]:
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         visible = sorted(name for name in names if not name.startswith("."))
         where = Path(parent).relative_to(root)
-        found += [str(where / name) for name in visible if name.endswith(VOLUMES) and not _MASK_NAME.search(name)]
-        if visible and not all(name.endswith(VOLUMES) for name in visible):
+        volumes = [name for name in visible if name.lower().endswith(VOLUMES)]
+        found += [str(where / name) for name in volumes if not _MASK_NAME.search(name)]
+        if volumes != visible:
             found.append(str(where))
         if len(found) >= _SUGGESTIONS:
             break
@@ -205,12 +206,14 @@ def _volume_scan(root: Path | str, case: dict[str, str]) -> Scan:
 
 def _slice_scan(root: Path | str, rows: pd.DataFrame) -> Scan:
     rows = rows.sort_values("slice")
-    for path in (*rows.image_path, *filter(None, rows.mask_path)):
+    for path in filter(None, (*rows.image_path, *rows.mask_path, *rows.tumour_mask_path)):
         read_image_size(inside(root, path))  # which refuses one that claims to be huge
     paths, truth, notes = rows.image_path.tolist(), None, []
-    if (rows.mask_path != "").all() and not rows.tumour_mask_path.any():
+    two_files = rows.tumour_mask_path != ""
+    if (rows.mask_path != "").all() and two_files.nunique() == 1:  # a liver without its tumours' mask is no reference
         try:
-            truth = [read_labels(path) for path in rows.mask_path]
+            masks = zip(rows.mask_path, rows.tumour_mask_path, strict=True)
+            truth = [read_two_files(path, tumours) if tumours else read_labels(path) for path, tumours in masks]
         except DataError as error:
             notes.append(f"masks left out: {error}")
     return Scan(rows.slice.tolist(), lambda place: read_image(paths[place]), truth, rows, slice_marks(rows), notes)

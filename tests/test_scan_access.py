@@ -89,6 +89,11 @@ def test_suggestions_are_volumes_and_folders_and_follow_no_link(root):
     assert scan_access.suggestions(root) == [os.path.join("ct", "volume-7.nii.gz"), "slices"]
 
 
+def test_a_volume_with_its_ending_in_capitals_is_suggested_itself(root):
+    shutil.move(root / "ct" / "volume-7.nii.gz", root / "ct" / "VOLUME-7.NII.GZ")
+    assert scan_access.suggestions(root) == [os.path.join("ct", "VOLUME-7.NII.GZ")]
+
+
 # Scans ----------------------------------------------------------------------------------------
 
 
@@ -128,6 +133,39 @@ def test_slices_with_masks_of_an_unknown_coding_are_shown_without_and_say_so(sli
     assert scan.truth is None and len(scan.numbers) == 4
     [note] = scan.notes
     assert note.startswith("masks left out: ") and mask.name in note
+
+
+@pytest.fixture
+def two_files(tmp_path):
+    """A root with two slices of lits-png: 12 pixels of liver, 2 of them tumour in the second."""
+    root = tmp_path / "root"
+    for number in (0, 1):
+        liver, tumour = np.zeros((8, 8), np.uint8), np.zeros((8, 8), np.uint8)
+        liver[2:5, 1:5] = 1
+        tumour[3, 2:4] = number
+        write_image(root / "png" / f"volume-0_{number}.png", 100 * liver)
+        write_image(root / "png" / f"segmentation-0_livermask_{number}.png", liver)
+        write_image(root / "png" / f"segmentation-0_lesionmask_{number}.png", tumour)
+    return root
+
+
+def test_masks_in_two_files_are_one_reference(two_files):
+    scan = scan_access.list_scans(two_files, "png")["lits-png: volume 0"]()
+    assert [np.bincount(labels.ravel()).tolist() for labels in scan.truth] == [[52, 12], [52, 10, 2]]
+
+
+def test_a_liver_whose_tumour_mask_is_missing_is_no_reference(two_files):
+    (two_files / "png" / "segmentation-0_lesionmask_1.png").unlink()
+    assert scan_access.list_scans(two_files, "png")["lits-png: volume 0"]().truth is None
+
+
+def test_a_tumour_mask_that_became_a_link_to_outside_is_refused(two_files, tmp_path):
+    open_scan = scan_access.list_scans(two_files, "png")["lits-png: volume 0"]
+    mask = two_files / "png" / "segmentation-0_lesionmask_1.png"
+    mask.rename(tmp_path / "secret.png")
+    mask.symlink_to(tmp_path / "secret.png")
+    with pytest.raises(DataError, match="is not below"):
+        open_scan()
 
 
 def test_pictures_of_any_name_are_one_scan_in_the_order_of_their_numbers(root):

@@ -35,10 +35,8 @@ def with_patients(table: pd.DataFrame, duplicates: Duplicates | Iterable[tuple[i
     pairs = duplicates.patients if isinstance(duplicates, Duplicates) else duplicates
     patient = {number: number for number in table.volume.unique().tolist()}
     for pair in pairs:
-        merged = {patient.get(number, number) for number in pair}
-        patient |= {number: number for number in pair}
-        patient |= {number: min(merged) for number, old in patient.items() if old in merged}
-        patient |= {number: min(merged) for number in pair}
+        merged = {patient.setdefault(number, number) for number in pair}
+        patient = {number: min(merged) if old in merged else old for number, old in patient.items()}
     return table.assign(patient=table.volume.map(patient))
 
 

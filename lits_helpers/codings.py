@@ -46,7 +46,7 @@ Level = int | tuple[int, int, int]
 REPORT_LEVELS = {53: BACKGROUND, 54: LIVER, 55: TUMOUR, 68: LIVER, 83: LIVER, 84: TUMOUR}
 _REPORT_LOWEST, _REPORT_HIGHEST = 30, 110  # 53 and 84, and the overshoot of JPEG at quality 50
 _LARGEST_FAINT = 58  # above 53..55 with the ripple of JPEG, below any liver of usual size
-_NEAR = 40  # how far JPEG at quality 50 and more moves a level where the picture is flat
+NEAR = 40  # how far JPEG at quality 50 and more moves a level where the picture is flat
 _FLAT = 16  # most that levels of 3x3 pixels differ where no edge is near
 _LUMINANCE_WEIGHT = 2  # JPEG stores colour at half the resolution; 1, 4 and 8 were worse (real slices)
 
@@ -242,7 +242,7 @@ def decode_smeared(picture: np.ndarray, mapping: dict[Level, int]) -> np.ndarray
         Level or colour to label.
     """
     levels, labels = list(mapping), np.array(list(mapping.values()), np.uint8)
-    far = np.min([distance_to(picture, level) for level in levels], axis=0) > _NEAR
+    far = np.min([distance_to(picture, level) for level in levels], axis=0) > NEAR
     if (far & flat_pixels(picture)).sum() > 0.001 * far.size or 0 < picture.max() <= 8:
         return None
     if picture.ndim == 2:
@@ -250,7 +250,7 @@ def decode_smeared(picture: np.ndarray, mapping: dict[Level, int]) -> np.ndarray
         return labels[table][picture]
     # Where nothing but background is near there is nothing to weigh, and that is most of a slice.
     decoded = np.full(far.shape, labels[0])
-    unsettled = distance_to(picture, levels[0]) > _NEAR
+    unsettled = distance_to(picture, levels[0]) > NEAR
     if not unsettled.any():
         return decoded
     weights = np.float32([_LUMINANCE_WEIGHT, 1, 1])

@@ -223,7 +223,7 @@ def convert_volumes(
     Returns
     -------
     DataFrame
-        One row a converted volume: volume, slices, height, width, spacing_mm (slice, row, column),
+        One row a converted volume: volume, slices, height, width, ending, spacing_mm (slice, row, column),
         spacing_known, orientation, affine, notes, seconds, image_path, mask_path.
 
     Raises

@@ -17,7 +17,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from .codings import (
-    BACKGROUND, CODINGS, LIVER, REPORT_LEVELS, TUMOUR, Level, decode, decode_exact, decode_smeared,
+    BACKGROUND, CODINGS, LIVER, NEAR, REPORT_LEVELS, TUMOUR, Level, decode, decode_exact, decode_smeared,
     distance_to, flat_pixels, recognise,
 )
 from .files import DataError, shown
@@ -201,7 +201,7 @@ def _centres(flat: Counter) -> dict[Level, int]:
     foreground = pixels.sum() - pixels.max()
     while len(pixels):
         top = colours[pixels.argmax()]
-        near = np.abs(colours - top).max(axis=1) <= 40
+        near = np.abs(colours - top).max(axis=1) <= NEAR
         mean = np.average(colours[near], axis=0, weights=pixels[near]).round().astype(int)
         mean = np.where(mean <= 8, 0, np.where(mean >= 247, 255, mean))
         level = int(mean[1]) if np.ptp(mean) <= 24 else tuple(mean.tolist())
@@ -296,9 +296,7 @@ def detect(paths: list[Path | str], *, meaning: str | None = None) -> Coding:
             raise DataError(f"{looked}: meaning={meaning!r} (LITS_MASK_MEANING) is for masks of 0 and one other level")
         mapping = {level: MEANINGS[meaning] if np.max(level) else BACKGROUND for level in levels}
         return coding("/".join(map(_shown, levels)), mapping, meaning == "tumour")
-    if set(levels) == {0}:
-        return coding("labels", dict(enumerate(range(3))))
-    if set(levels) <= {0, 1, 2} and 2 in levels:
+    if set(levels) == {0} or {2} <= set(levels) <= {0, 1, 2}:
         return coding("labels", dict(enumerate(range(3))))
     if levels[0] == 0 and len(levels) <= 3:
         middle = [level for level in levels if not isinstance(level, tuple) and 0 < level < 255]

@@ -29,21 +29,19 @@ class DataError(ValueError):
     """The data or a file is not usable; the message names it and the next step."""
 
 
-def collected_error(problems: list[str], *, advice: str, shown: int = 20) -> DataError:
+def collected_error(problems: list[str], *, advice: str) -> DataError:
     """One error for many files.
 
     Parameters
     ----------
     problems : list of str
-        One line a file.
+        One line a file: the first 20 are printed in full, the others counted.
     advice : str
         The next step to take, put last.
-    shown : int
-        Lines printed in full; the others are counted.
     """
-    lines = [f"{len(problems)} problem(s) found:"] + [f"  - {line}" for line in problems[:shown]]
-    if len(problems) > shown:
-        lines.append(f"  ... and {len(problems) - shown} more")
+    lines = [f"{len(problems)} problem(s) found:"] + [f"  - {line}" for line in problems[:20]]
+    if len(problems) > 20:
+        lines.append(f"  ... and {len(problems) - 20} more")
     return DataError("\n".join(lines + [advice]))
 
 

@@ -21,7 +21,7 @@ PATIENT_FRACTIONS = (0.6, 0.2, 0.2)
 
 
 def _proportional(total: int, shares: tuple[float, ...]) -> list[int]:
-    """Whole numbers in the proportions of ``shares`` that add up to ``total``, the last >= 1."""
+    """Whole numbers in the proportions of ``shares`` that add up to ``total``, all but the first >= 1 if it allows."""
     parts = [round(total * share / sum(shares)) for share in shares[1:]]
     parts = [max(part, int(total >= len(shares))) for part in parts]
     return [total - sum(parts), *parts]
@@ -273,7 +273,7 @@ def check_patient_split(table: pd.DataFrame) -> pd.DataFrame:
     if leaking:
         raise DataError(
             f"volumes {leaking} lie on more than one side of the split: a patient may be in one "
-            "only, use split_patients"
+            "only, make the split or the folds anew from this table"
         )
     return table
 

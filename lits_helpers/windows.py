@@ -54,11 +54,11 @@ def windowed(hounsfield: np.ndarray, *, width: float, level: float) -> np.ndarra
     return np.clip((np.asarray(hounsfield, np.float32) - lowest) / width, 0, 1)
 
 
-def equalisation_breaks(values: np.ndarray, bins: int = 100) -> np.ndarray:
+def _equalisation_breaks(values: np.ndarray) -> np.ndarray:
     """Sorted distinct quantiles of one slice, the nodes of its histogram equalisation.
 
     Quantiles are elements of the sorted slice (no interpolation) at 0.001, the middles of
-    ``bins`` equal parts, and 0.999. So on a label map a label that fills less than 0.1 % of the
+    100 equal parts, and 0.999. So on a label map a label that fills less than 0.1 % of the
     slice (fewer than 263 pixels of 512x512) is no node: that is why the report's coding loses
     small tumours.
 
@@ -69,11 +69,11 @@ def equalisation_breaks(values: np.ndarray, bins: int = 100) -> np.ndarray:
 
     Returns
     -------
-    1-D integer array, strictly increasing, 1 to ``bins + 2`` long
+    1-D integer array, strictly increasing, 1 to 102 long
     """
     lowest = int(values.min())
     at_most = np.cumsum(np.bincount((values - lowest).ravel()))
-    quantiles = np.concatenate([[0.001], (np.arange(bins) + 0.5) / bins, [0.999]])
+    quantiles = np.concatenate([[0.001], (np.arange(100) + 0.5) / 100, [0.999]])
     ranks = (values.size * quantiles).astype(np.int64)
     return np.unique(np.searchsorted(at_most, ranks, side="right") + lowest)
 
@@ -97,7 +97,7 @@ def three_channels(values: np.ndarray) -> np.ndarray:
     values = values.astype(np.int32)
     lowest = int(values.min())
     levels = np.arange(lowest, int(values.max()) + 1)
-    breaks = equalisation_breaks(values)
+    breaks = _equalisation_breaks(values)
     table = np.zeros((len(levels), 4))
     table[:, 0] = windowed(levels, **WINDOWS["liver"]._asdict())
     table[:, 1] = windowed(levels, **WINDOWS["custom"]._asdict())

@@ -203,7 +203,7 @@ def test_a_fold_that_is_not_there_is_refused():
 def test_a_patient_in_two_folds_is_refused():
     folded = patient_table(6, 0)
     folded["fold"] = folded.slice % 2 + 1
-    with pytest.raises(DataError, match="more than one side"):
+    with pytest.raises(DataError, match="more than one side.*make the split or the folds anew"):
         fold_split(folded, 1)
 
 

@@ -1,7 +1,6 @@
 """The surveyed system of Bai et al. 2019, small: liver, superpixels, a verdict on each, their contours.
 
-On the slices of a :class:`lits_helpers.generators.SliceCache`, stacked to volumes, or on a CT in HU;
-trained by :mod:`lits_helpers.superpixel_training`. Stages:
+On slices of one size, stacked to volumes; trained by :mod:`lits_helpers.superpixel_training`. Stages:
 
 1. a 3D U-Net outlines the liver, on shrunken slices (:func:`predict_liver`);
 2. the liver is cut into superpixels of several sizes (:func:`lits_helpers.superpixels.candidates`);
@@ -25,23 +24,19 @@ Imaging 22:97 (2022).
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import keras
 import numpy as np
-import pandas as pd
-from tqdm.auto import tqdm
 
 from .files import DataError, atomic_path
-from .generators import SliceCache, resize_image, resize_labels
+from .generators import resize_image, resize_labels
 from .inference import enlarged
 from .masks import LIVER, THRESHOLD, TUMOUR
 from .postprocessing import filled, largest_component
 from .superpixels import SCALES, candidates, painted, patches, refined
-from .windows import three_channels
 
 # Red ends at 105 HU, where enhanced liver begins; green, at 160 HU, still tells it from its tumours.
 GREEN = 1
@@ -140,59 +135,6 @@ class SuperpixelSegmentation(NamedTuple):
     probability: np.ndarray
     coarse: np.ndarray
     labels: np.ndarray
-
-
-def predict_superpixels(system: SuperpixelSystem, cache: SliceCache, table: pd.DataFrame) -> np.ndarray:
-    """Labels of every slice of whole volumes.
-
-    Parameters
-    ----------
-    system : SuperpixelSystem
-    cache : SliceCache
-        Of the size and slice distance that the system was trained on.
-    table : DataFrame
-        Rows to predict, of the table that the cache was made from.
-
-    Returns
-    -------
-    uint8 array (slices, size, size), in the order of ``table``
-        0 background, 1 liver, 2 tumour. Scored at native resolution by
-        ``evaluate_slices(table, (labels == TUMOUR).astype(np.float32), threshold=0.5)``.
-    """
-    table = table.reset_index(drop=True)
-    labels = np.empty((len(table), *cache.labels.shape[1:]), np.uint8)
-    bar = tqdm(total=len(table), desc="superpixels", unit="slice", delay=2)
-    for rows, positions in volumes_of(cache, table):
-        labels[rows] = segment_volume(system, cache.images[positions]).labels
-        bar.update(len(rows))
-    bar.close()
-    return labels
-
-
-def predict_superpixel_scan(system: SuperpixelSystem, hounsfield: np.ndarray, *, size: int) -> np.ndarray:
-    """Labels of a CT volume, such as one read from NIfTI, in its own grid.
-
-    Parameters
-    ----------
-    system : SuperpixelSystem
-    hounsfield : int16 array (slices, rows, columns)
-        In HU, in the order of the screen: :class:`lits_helpers.volumes.Volume`.
-    size : int
-        Of the slices that the system was trained on.
-
-    Returns
-    -------
-    uint8 array (slices, rows, columns)
-        0 background, 1 liver, 2 tumour.
-    """
-    images = np.stack([resize_image(three_channels(plane), size) for plane in hounsfield])
-    found = segment_volume(system, images).labels
-    shape = hounsfield.shape[1:]
-    labels = np.zeros(hounsfield.shape, np.uint8)
-    for plane, small in zip(labels, found, strict=True):
-        for value, part in ((LIVER, small >= LIVER), (TUMOUR, small == TUMOUR)):
-            plane[enlarged(part.astype(np.float32), shape) > 0.5] = value
-    return labels
 
 
 def segment_volume(system: SuperpixelSystem, images: np.ndarray) -> SuperpixelSegmentation:
@@ -313,14 +255,6 @@ def load_superpixel_system(folder: Path) -> SuperpixelSystem:
             f"{folder}: holds no superpixel system that can be loaded ({error}): train one anew"
         ) from error
     return SuperpixelSystem(*networks, share, options)
-
-
-def volumes_of(cache: SliceCache, table: pd.DataFrame) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Of each volume, in slice order: numbers of its rows, and positions in the cache."""
-    positions = cache.positions(table)
-    ordered = table.reset_index(drop=True).sort_values(["volume", "slice"])
-    for _, rows in ordered.groupby("volume"):
-        yield rows.index.to_numpy(), positions[rows.index]
 
 
 def shrunken(planes: np.ndarray, size: int, depth: int) -> np.ndarray:

@@ -6,6 +6,8 @@ simplified. How the paper trained, beyond its 110 LiTS cases, we could not verif
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import keras
 import numpy as np
 import pandas as pd
@@ -18,7 +20,7 @@ from .masks import LIVER, LIVER_AND_TUMOUR, TUMOUR
 from .metrics import bce_dice_loss
 from .networks3d import fractal_residual_classifier, unet3d
 from .superpixel_system import (
-    GREEN, SuperpixelOptions, SuperpixelSystem, levelled, predict_liver, shrunken, volumes_of,
+    GREEN, SuperpixelOptions, SuperpixelSystem, levelled, predict_liver, shrunken,
 )
 from .superpixels import candidates, patches, share_inside
 
@@ -83,12 +85,18 @@ def _compiled(network: keras.Model, options: SuperpixelOptions, steps: int, **lo
     return network
 
 
+def _volumes(cache: SliceCache, table: pd.DataFrame) -> Iterator[np.ndarray]:
+    """Positions in the cache of each volume's slices, in their order."""
+    for _, rows in table.sort_values(["volume", "slice"]).groupby("volume"):
+        yield cache.positions(rows)
+
+
 def _train_liver(
     cache: SliceCache, table: pd.DataFrame, options: SuperpixelOptions, random: np.random.Generator
 ) -> keras.Model:
     size, depth = options.liver_size, options.liver_slices
     stacks = []
-    for _, positions in volumes_of(cache, table):
+    for positions in _volumes(cache, table):
         labels = shrunken(cache.labels[positions], size, depth)
         stacks.append((shrunken(cache.images[positions], size, depth), labels >= LIVER))
     network = unet3d(
@@ -118,7 +126,7 @@ def _examples(
     """
     found, truths, numbers, total, hits = [], [], [], 0, 0
     bar = tqdm(total=len(table), desc="candidates", unit="slice", delay=2)
-    for volume, (_, positions) in enumerate(volumes_of(cache, table)):
+    for volume, positions in enumerate(_volumes(cache, table)):
         bar.update(len(positions))
         images, labels = cache.images[positions], cache.labels[positions]
         liver = (labels >= LIVER) | predict_liver(network, images)

@@ -11,7 +11,7 @@ from lits_helpers.files import DataError
 from lits_helpers.generators import SliceCache
 from lits_helpers.superpixel_system import (
     SuperpixelOptions, SuperpixelSystem, as_rare_as, levelled, load_superpixel_system, predict_liver,
-    predict_superpixel_scan, predict_superpixels, save_superpixel_system, segment_volume,
+    save_superpixel_system, segment_volume,
 )
 from lits_helpers.windows import three_channels
 
@@ -105,26 +105,6 @@ def test_without_contours_the_coarse_mask_is_the_result(system, found, discs):
     without = replace(system, options=replace(SMALL, reach=0))
     again = segment_volume(without, discs[0].images[3 * SLICES :])
     assert np.array_equal(again.labels == 2, found.coarse)
-
-
-def test_labels_come_in_the_tables_order_however_its_rows_are_numbered(system, found, discs):
-    cache, table = discs
-    shuffled = table[table.volume == 3].sample(frac=1, random_state=0)
-    labels = predict_superpixels(system, cache, shuffled)
-    assert labels.dtype == np.uint8
-    assert np.array_equal(labels, found.labels[shuffled.slice])
-
-
-def test_a_scan_in_hounsfield_units_gets_the_labels_that_its_slices_get(system, found):
-    hounsfield, _ = disc_volume(3)
-    assert np.array_equal(predict_superpixel_scan(system, hounsfield, size=32), found.labels)
-
-
-def test_a_scan_gets_labels_in_its_own_grid(system):
-    hounsfield = np.repeat(np.repeat(disc_volume(3)[0], 2, axis=1), 3, axis=2)
-    labels = predict_superpixel_scan(system, hounsfield, size=32)
-    assert labels.shape == (SLICES, 64, 96) and labels.dtype == np.uint8
-    assert labels[3, 32, 48] > 0 == labels[3, 0, 0]
 
 
 def test_no_liver_gives_no_candidates_and_no_tumour(system, discs):

@@ -27,6 +27,13 @@ def test_of_an_unseen_volume_the_liver_is_found_and_tumour_is_thought_likelier_w
     assert found.probability[truth == 2].mean() > 2 * found.probability[truth == 1].mean() > 0
 
 
+def test_volumes_are_learnt_from_in_slice_order_however_the_table_lies():
+    cache, table = cached([disc_volume(number) for number in range(3)])
+    shuffled = table[table.volume != 1].sample(frac=1, random_state=0)
+    found = [positions.tolist() for positions in superpixel_training._volumes(cache, shuffled)]
+    assert found == [[0, 1, 2, 3, 4, 5], [12, 13, 14, 15, 16, 17]]
+
+
 def test_the_share_of_tumour_is_that_of_all_superpixels(examples):
     cache, (*_, share) = examples
     assert share == pytest.approx((cache.labels == 2).sum() / (cache.labels > 0).sum(), rel=0.3)

@@ -13,7 +13,7 @@ widget                                                   static figure
                                                          ``result_plots.threshold_sweep``
 :func:`~lits_helpers.model_widgets.training_monitor`     ``plots.training_curves``
 :func:`~lits_helpers.model_widgets.prediction_reviewer`  ``plots.predictions``
-:func:`~lits_helpers.model_widgets.model_playground`     ``explorer_plots.unet_overview``
+:func:`~lits_helpers.model_widgets.model_playground`     ``model_widgets.unet_overview``
 =======================================================  ============================================
 
 In every one the Tab key goes from control to control, and the arrow keys move the slider that has it.

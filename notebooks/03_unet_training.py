@@ -33,9 +33,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from lits_helpers import audit, drawing, load_settings, metrics, plots, training
+from lits_helpers import audit, drawing, load_settings, metrics, model_widgets, plots, training, widgets
 from lits_helpers.generators import batches, decode_slices
 from lits_helpers.model import unet
+from lits_helpers.model_size import unet_levels
 from lits_helpers.recipes import RECIPES
 
 drawing.compact_figures()
@@ -71,14 +72,26 @@ for layer in small.layers:
 # ## Count what size costs
 #
 # Doubling the filters quadruples the parameters. The report's network, 64 filters and four poolings, has 31
-# million. The one trained here is smaller; the code is the same.
+# million. The one trained here is smaller; the code is the same. No network is built for these numbers: they follow
+# from the sizes of its layers.
 
 # %%
 sizes = [(f, d) for d in (3, 4) for f in (8, 16, 32, 64)]
 pd.DataFrame(
-    [(f, d, unet((256, 256, 3), filters=f, depth=d).count_params()) for f, d in sizes],
+    [(f, d, unet_levels(256, filters=f, depth=d)[["encoder", "decoder"]].to_numpy().sum()) for f, d in sizes],
     columns=["filters", "depth", "parameters"],
 ).pivot(index="filters", columns="depth", values="parameters")
+
+# %% [markdown]
+# The report's, level by level: the lowest has the most parameters, the first one needs the most memory. Below it the
+# same to play with. (Stored widgets do not show on GitHub or Kaggle: run the notebook.)
+
+# %%
+model_widgets.unet_overview(unet_levels(256, filters=64, depth=4))
+plt.show()
+
+# %%
+widgets.model_playground()
 
 # %% [markdown]
 # ## Choose a loss
@@ -131,6 +144,9 @@ table.groupby("split").agg(volumes=("volume", "nunique"), slices=("slice", "size
 # Every epoch is saved. Interrupt the kernel, run the cell again, and training goes on after the last finished
 # epoch; run it once more when it is done, and it returns at once. On Kaggle, give `minutes=` a little less
 # than the session has.
+#
+# To watch a long run from another notebook: `widgets.training_monitor(training.run_folder(settings, table))`, with the
+# settings and the table of the run.
 
 # %%
 folder = training.train(settings, table)

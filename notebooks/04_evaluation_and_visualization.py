@@ -149,14 +149,17 @@ plt.show()
 # %%
 ordered = slices[slices.truth_pixels > 0].sort_values("dice", ascending=False)
 chosen = {"best": ordered.index[0], "median": ordered.index[len(ordered) // 2], "worst": ordered.index[-1]}
-cases = []
-for word, position in chosen.items():
+
+
+def case(position, words=""):
+    """CT, truth and probability of a test slice, and which it is."""
     row = test.iloc[position]
     image, truth = read_image(row.image_path), masks.read_labels(row.mask_path) == masks.TUMOUR
-    large = inference.enlarged(probabilities[position], truth.shape)
-    cases.append((image, truth, large, f"{word}: volume {row.volume}, slice {row.slice}"))
+    return image, truth, inference.enlarged(probabilities[position], truth.shape), f"{words}volume {row.volume}, slice {row.slice}"
+
 
 # %%
+cases = [case(position, f"{word}: ") for word, position in chosen.items()]
 plots.predictions(cases, marks=drawing.slice_marks(test.iloc[list(chosen.values())]))
 plt.show()
 
@@ -164,6 +167,12 @@ plt.show()
 # Look at where the errors lie: a rim around a tumour that was found costs little; a tumour that was missed, or
 # a stomach taken for one, is another kind of mistake. Dice gives both a number and tells you nothing about
 # which it was.
+#
+# The same for the twenty worst slices, the worst first by Dice, by pixels missed or by pixels added. (Stored widgets do
+# not show on GitHub or Kaggle: run the notebook.)
+
+# %%
+widgets.prediction_reviewer([case(position) for position in ordered.index[-20:]])
 
 # %% [markdown]
 # ## Move the threshold

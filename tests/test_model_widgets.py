@@ -13,6 +13,7 @@ from ipywidgets import Button, Checkbox, Play
 
 from lits_helpers import model_widgets
 from lits_helpers.files import DataError
+from lits_helpers.model_size import unet_levels
 
 IMAGE = np.full((16, 16, 3), 50, np.uint8)
 
@@ -233,3 +234,32 @@ def test_a_size_that_cannot_be_halved_so_often_is_told_in_words():
     playground.controls["image_size"].value = 240
     playground.controls["depth"].value = 5
     assert "use 224 or 256" in playground.words.value
+
+
+def bars(panel):
+    return [round(bar.get_width(), 6) for bar in panel.patches]
+
+
+def test_bars_are_parameters_by_level_and_way():
+    levels = unet_levels(32, filters=4, depth=1)
+    parameters, memory = model_widgets.unet_overview(levels).axes
+    # Worked out in test_model_size: down 276, bottom 912, up 593 on the slice's own level.
+    assert bars(parameters) == [0.000276, 0.000912, 0.000593, 0]
+    assert bars(memory) == pytest.approx([32 * 32 * 56 * 4 / 1e6, 16 * 16 * 44 * 4 / 1e6])
+    assert [label.get_text() for label in parameters.get_yticklabels()] == ["32 x 32 x 4", "16 x 16 x 8"]
+
+
+def test_the_slices_own_level_is_on_top():
+    parameters, memory = model_widgets.unet_overview(unet_levels(32, filters=4, depth=1)).axes
+    for panel in (parameters, memory):
+        low, high = panel.get_ylim()
+        assert low > high
+
+
+def test_another_network_takes_the_place_of_the_one_before():
+    figure = model_widgets.unet_overview(unet_levels(32, filters=4, depth=1))
+    model_widgets.draw_unet(figure, unet_levels())
+    parameters, memory = figure.axes
+    assert len(parameters.patches) == 10
+    assert len(memory.patches) == 5
+    assert figure.get_suptitle() == "U-Net of 31,043,521 parameters, level by level"

@@ -114,7 +114,7 @@ def _parser() -> argparse.ArgumentParser:
     app = command("app", "Serve a reviewer of predictions to a browser on this computer.")
     app.add_argument("--root", metavar="FOLDER", help="nothing outside is read; by default --data, or the phantom")
     app.add_argument("--scan", metavar="PATH", default="", help="shown at first: below the root folder")
-    app.add_argument("--model", metavar="FILE", help="a .keras file; by default the one trained last")
+    app.add_argument("--model", metavar="FILE", help="as for predict; by default what was trained last")
     app.add_argument("--port", type=_port, default=8866, metavar="N", help="on 127.0.0.1 (8866)")
     export = command("export", "Write a trained network for OpenVINO or as ONNX, and compare the two.")
     export.add_argument("--model", metavar="FILE", required=True, help="a .keras file from training")
@@ -245,21 +245,6 @@ def _audit(settings: Settings, options: argparse.Namespace) -> None:
     print(f"{found}\n\nsplit and audit: {shown(stored.with_suffix(''))}*")
 
 
-def _network(path: str | os.PathLike, settings: Settings):
-    """What ``--model`` names: a cascade's folder, an exported network, or a ``.keras`` file."""
-    from pathlib import Path
-
-    from .cascade import load_cascade
-    from .export import FORMATS, load_exported
-    from .training import load_checkpoint
-
-    if Path(path).is_dir():
-        return load_cascade(Path(path))
-    if str(path).endswith(tuple(FORMATS.values())):
-        return load_exported(path)
-    return load_checkpoint(path, settings.image_size)
-
-
 def _train(settings: Settings, options: argparse.Namespace) -> None:
     table = _split_table(settings, options)
     if RECIPES[settings.recipe].cascade:
@@ -298,6 +283,7 @@ def _crossvalidate(settings: Settings, options: argparse.Namespace) -> None:
 def _evaluate(settings: Settings, options: argparse.Namespace) -> None:
     from .cascade import Cascade, cascade_folder
     from .evaluation import evaluate, write_report
+    from .export import load_network
     from .generators import decode_slices
     from .index import load_slices
     from .inference import evaluate_slices, predict_slices
@@ -306,14 +292,14 @@ def _evaluate(settings: Settings, options: argparse.Namespace) -> None:
     from .training import read_history, run_folder, split_name
 
     if options.model:
-        model = _network(options.model, settings)
+        model = load_network(options.model, settings.image_size)
         table = tested = load_slices(settings, skip_problems=options.skip_problems)
         words = "all slices, whether or not the network was trained on them"
     else:
         table = _split_table(settings, options)
         cascade = RECIPES[settings.recipe].cascade
         stored = cascade_folder(settings, table) if cascade else run_folder(settings, table) / "best.keras"
-        model = _network(stored, settings)
+        model = load_network(stored, settings.image_size)
         tested = table[table.split == "test"]
         words = f"test slices of the {split_name(table)}"
         if tested.empty:
@@ -409,13 +395,14 @@ def _export(settings: Settings, options: argparse.Namespace) -> None:
 
 
 def _predict(settings: Settings, options: argparse.Namespace) -> None:
+    from .export import load_network
     from .inference import predict_files, predict_scan, scan_names, shows_body
     from .layouts import choose, find_layouts
     from .phantom import ensure_phantom
 
     if options.keep_patient and not options.dicom_seg:
         raise DataError("only DICOM segmentations can hold a patient: add --dicom-seg, or leave out --keep-patient")
-    model = _network(options.model, settings)
+    model = load_network(options.model, settings.image_size)
     folder = settings.output_root / "predictions"
     chosen = dict(flips=options.flips, wanted=shows_body if options.skip_air else None)
     scans, problems = [(path, options.series) for path in options.scans], []

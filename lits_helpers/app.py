@@ -176,7 +176,7 @@ class Reviewer(ipywidgets.VBox):
         self.upload.observe(lambda change: self._guarded(self._take, change["new"]), "value")
         self.choice.observe(lambda change: self._guarded(self._open, change["new"]), "value")
         self.predict.on_click(lambda button: self._guarded(self._predict))
-        self.place.observe(lambda change: self._draw(), "value")
+        self.place.observe(lambda change: self._guarded(self._draw), "value")
         about = ipywidgets.HTML(
             "<h2>Prediction reviewer</h2><p>For study and research only; not a medical device. Files are read below "
             f"<code>{html.escape(str(self.root))}</code> alone.</p>"
@@ -243,22 +243,26 @@ class Reviewer(ipywidgets.VBox):
 
     def _show(self, place: int) -> None:
         self.profile.layout.display = "none" if self.predicted is None else ""
-        self.place.max = len(self.scan.numbers) - 1
-        self.place.value = place
         self.shown.layout.display = ""
-        self._draw()
+        before = self.place.value
+        with self.place.hold_trait_notifications():
+            self.place.max, self.place.value = len(self.scan.numbers) - 1, place
+        if self.place.value == before:  # else the slider has drawn it
+            self._draw()
 
     def _draw(self) -> None:
         if self.scan is None:
             return
-        place = self.place.value
-        self.picture.value = _png(
-            review_figure(
+        place, picture = self.place.value, b""  # never the slice before, where this one cannot be read
+        try:
+            figure = review_figure(
                 self.scan.picture(place), None if self.predicted is None else self.predicted[place],
                 None if self.scan.truth is None else self.scan.truth[place], f"slice {self.scan.numbers[place]}",
                 marks=self.scan.marks[place],
             )
-        )
+            picture = _png(figure)
+        finally:
+            self.picture.value = picture
 
 
 def reviewer(*, root: str, model: str, image_size: int, uploads: str, scan: str = "") -> Reviewer:
@@ -269,18 +273,18 @@ def reviewer(*, root: str, model: str, image_size: int, uploads: str, scan: str 
     root : str
         What is read lies below.
     model : str
-        A ``.keras`` file of :func:`lits_helpers.training.train`; read when first asked to predict.
+        What :func:`lits_helpers.export.load_network` takes; read when first asked to predict.
     image_size : int
-        Rows and columns of that network's input.
+        Rows and columns of a ``.keras`` file's input.
     uploads : str
         Folder for what is uploaded.
     scan : str
         File or folder shown at first.
     """
     def load_model() -> object:
-        from .runs import load_checkpoint
+        from .export import load_network
 
-        return load_checkpoint(Path(model), image_size)
+        return load_network(Path(model), image_size)
 
     return Reviewer(Path(root), load_model, Path(uploads), scan)
 
@@ -303,12 +307,13 @@ def write_notebook(path: Path, **arguments: object) -> Path:
 
 
 def newest_checkpoint(settings: Settings) -> Path:
-    """The network of the settings' profile that was trained last, below the output root."""
-    found = (settings.output_root / "runs").glob(f"{settings.profile}-*/best.keras")
+    """The network, or the folder of the cascade, of the settings' profile that was trained last."""
+    runs = settings.output_root / "runs"
+    found = [*runs.glob(f"{settings.profile}-*/best.keras"), *runs.glob(f"{settings.profile}-strong-*/cascade.json")]
     newest = max(found, key=lambda path: path.stat().st_mtime, default=None)
     if newest is None:
-        raise DataError(f"no network below {settings.output_root / 'runs'}: train first, or name one with --model")
-    return newest
+        raise DataError(f"no network below {runs}: train first, or name one with --model")
+    return newest.parent if newest.name == "cascade.json" else newest
 
 
 def serve(settings: Settings, *, root: Path | str, model: Path | str, scan: str = "", port: int = PORT) -> None:
@@ -321,7 +326,7 @@ def serve(settings: Settings, *, root: Path | str, model: Path | str, scan: str 
     root : path
         Nothing outside is read, but for the network and the package itself.
     model : path
-        A ``.keras`` file from training.
+        What :func:`lits_helpers.export.load_network` takes.
     scan : str
         Shown at first: a path from ``root`` on.
     port : int
@@ -339,7 +344,7 @@ def serve(settings: Settings, *, root: Path | str, model: Path | str, scan: str 
     root, model = Path(root).expanduser().resolve(), Path(model).expanduser().resolve()
     if not root.is_dir():
         raise DataError(f"{root} is not a folder: name the one with the scans with --root")
-    if not model.is_file():
+    if not model.exists():
         raise DataError(f"{model}: no such checkpoint, train first (notebook 03, or `train`)")
     if scan:
         scan = str(inside(root, scan).relative_to(root))

@@ -14,9 +14,11 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from .cascade import Cascade, load_cascade
 from .files import DataError, atomic_path, temporary_folder
 from .inference import TUMOUR_CHANNEL
 from .masks import THRESHOLD
+from .runs import load_checkpoint
 
 FORMATS = {"openvino": ".xml", "onnx": ".onnx"}
 
@@ -176,6 +178,29 @@ def load_exported(path: Path, *, float32: bool = False) -> ExportedModel:
             "(None, size, size, 1), or 3 channels at the end: export one of this package"
         )
     return model
+
+
+def load_network(path: Path, image_size: int) -> keras.Model | ExportedModel | Cascade:
+    """Load what predicts: a cascade's folder, an exported network, or a ``.keras`` file.
+
+    Parameters
+    ----------
+    path : Path
+    image_size : int
+        Rows and columns that the input of a ``.keras`` file must have.
+
+    Raises
+    ------
+    DataError
+        As :func:`lits_helpers.cascade.load_cascade`, :func:`load_exported` and
+        :func:`lits_helpers.runs.load_checkpoint`.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return load_cascade(path)
+    if path.suffix in FORMATS.values():
+        return load_exported(path)
+    return load_checkpoint(path, image_size)
 
 
 def agreement(

@@ -370,7 +370,7 @@ def predict_volume(
     flips: bool = False,
     wanted: Wanted | None = None,
 ) -> np.ndarray:
-    """Predict a CT volume slice by slice.
+    """Predict a CT volume slice by slice, or whole by a cascade.
 
     Each slice goes through the report's three-channel coding first, as the slice files did that
     the network was trained on.
@@ -379,7 +379,8 @@ def predict_volume(
 
     Parameters
     ----------
-    model : keras.Model
+    model : keras.Model, or a cascade
+        (:class:`lits_helpers.cascade.Cascade`), which has its own threshold and flips and sees all slices.
     hounsfield : int16 array (slices, rows, columns)
         In HU, in the order of the screen: :class:`lits_helpers.volumes.Volume`.
     threshold : float
@@ -390,8 +391,10 @@ def predict_volume(
     Returns
     -------
     uint8 array (slices, rows, columns)
-        0, and 2 where the network sees tumour. It does not look for the liver.
+        0, and 2 where the network sees tumour. Of a cascade alone: 1 where it sees liver.
     """
+    if hasattr(model, "labels"):
+        return model.labels(hounsfield)
     predicted = _native_masks(
         model, hounsfield, three_channels,
         threshold=threshold, batch_size=batch_size, flips=flips, wanted=wanted,
@@ -471,12 +474,9 @@ def predict_scan(
     volume = read_volume(path, series=series)
     if dicom_seg and volume.geometry.series is None:
         raise DataError(f"{path}: a DICOM segmentation refers to DICOM slices, which a NIfTI file has not")
-    if hasattr(model, "labels"):  # a cascade, which sees whole volumes
-        labels = model.labels(volume.hounsfield)
-    else:
-        labels = predict_volume(
-            model, volume.hounsfield, threshold=threshold, batch_size=batch_size, flips=flips, wanted=wanted
-        )
+    labels = predict_volume(
+        model, volume.hounsfield, threshold=threshold, batch_size=batch_size, flips=flips, wanted=wanted
+    )
     name = name or scan_names([path])[0]
     if dicom_seg and not labels.any():
         warnings.warn(f"{path}: no tumour found; DICOM segmentations cannot be empty, so NIfTI is written", stacklevel=2)

@@ -18,6 +18,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from cascades import labelled, saved
 
 from lits_helpers import app, scan_access
 from lits_helpers.drawing import Marks
@@ -127,6 +128,18 @@ def test_slices_are_predicted_in_their_order(root):
 # The page -------------------------------------------------------------------------------------
 
 
+def test_a_cascade_is_loaded_from_its_folder_and_predicts(root, tmp_path):
+    labels, hounsfield = labelled((64, 64))
+    write_nifti(root / "volume-8.nii.gz", hounsfield, (5.0, 1.0, 1.0))
+    page = app.reviewer(
+        root=str(root), model=str(saved(tmp_path / "strong")), image_size=32, uploads=str(tmp_path), scan="volume-8.nii.gz"
+    )
+    page.predict.click()
+    assert page.status.value == "tumour predicted in 2 of 5 slices"
+    found = np.stack(page.predicted)
+    assert 2 * (found & (labels == 2)).sum() / (found.sum() + (labels == 2).sum()) > 0.9
+
+
 @pytest.fixture
 def page(root, tmp_path):
     uploads = tmp_path / "uploads"
@@ -147,6 +160,31 @@ def test_choosing_predicting_and_moving_the_slider_change_the_picture(page):
     page.place.value = 0
     seen.append(bytes(page.picture.value))
     assert len(set(seen)) == 3 and bytes(page.profile.value).startswith(b"\x89PNG")
+
+
+def test_a_slice_that_has_gone_is_said_when_the_slider_comes_to_it(page, root):
+    for number in range(3):
+        write_image(root / "pictures" / f"slice{number}.png", np.full((40, 40), 80 * number, np.uint8))
+    page.path.value = "pictures"
+    assert page.place.value == 1 and page.picture.value
+    (root / "pictures" / "slice2.png").unlink()
+    page.place.value = 2
+    assert page.status.value.startswith("error: ") and "slice2.png" in page.status.value
+    assert page.picture.value == b""
+    page.place.value = 0
+    assert bytes(page.picture.value).startswith(b"\x89PNG")
+
+
+def test_each_slice_is_drawn_once(page, monkeypatch):
+    drawn, figure = [], app.review_figure
+    monkeypatch.setattr(app, "review_figure", lambda *given, **more: (drawn.append(given[3]), figure(*given, **more))[1])
+    page.path.value = "volume-7.nii.gz"  # three slices, the middle one first
+    assert drawn == ["slice 1"]
+    page.predict.click()
+    assert drawn == ["slice 1", "slice 2"]
+    page.predict.click()
+    page.place.value = 1
+    assert drawn == ["slice 1", "slice 2", "slice 2", "slice 1"]
 
 
 def test_another_scan_forgets_the_prediction(page):
@@ -246,6 +284,11 @@ def test_the_newest_checkpoint_of_the_profile_is_taken(settings):
         path.touch()
         os.utime(path, (1e9 - age, 1e9 - age))
     assert app.newest_checkpoint(settings).parent.name == "tiny-slice-b"
+    finished, begun = (settings.output_root / "runs" / f"tiny-strong-{letter}" for letter in "de")
+    finished.mkdir()
+    (finished / "cascade.json").touch()
+    begun.mkdir()
+    assert app.newest_checkpoint(settings) == finished
 
 
 class Server:

@@ -134,7 +134,7 @@ def read_history(folder: Path) -> pd.DataFrame:
 
 
 def load_checkpoint(path: Path, image_size: int) -> keras.Model:
-    """Load a network that :func:`train` saved; code hidden in the file is not run.
+    """Load a network that :func:`lits_helpers.training.train` saved; code hidden in the file is not run.
 
     Parameters
     ----------
@@ -157,12 +157,11 @@ def load_checkpoint(path: Path, image_size: int) -> keras.Model:
         raise DataError(
             f"{path}: not a checkpoint that can be loaded ({error}): train anew, or name another file"
         ) from error
-    expected = (None, image_size, image_size, 3), (None, image_size, image_size, 1)
-    found = model.input_shape, model.output_shape
-    if (*found[0], *found[1][:-1]) != (*expected[0], *expected[1][:-1]) or found[1][-1] not in (1, 3):
+    expected, other = ((None, image_size, image_size, channels) for channels in (3, 1))
+    if model.input_shape != expected or model.output_shape not in (expected, other):
         raise DataError(
-            f"{path}: a network from {found[0]} to {found[1]}, expected {expected[0]} to "
-            f"{expected[1]}, or 3 channels at the end: it is of another profile or architecture, train anew"
+            f"{path}: a network from {model.input_shape} to {model.output_shape}, expected {expected} to "
+            f"{other}, or 3 channels at the end: it is of another profile or architecture, train anew"
         )
     return model
 

@@ -49,10 +49,13 @@ def a_checkpoint(folder, kind):
         unet((64, 64, 3), filters=2, depth=2).save(path)
     elif kind == "no segmentation":
         keras.Sequential([keras.Input((32, 32, 3)), keras.layers.Flatten()]).save(path)
+    elif kind == "two answers":
+        inputs = keras.Input((32, 32, 3))
+        keras.Model(inputs, {name: keras.layers.Conv2D(1, 1, name=name)(inputs) for name in ("one", "other")}).save(path)
     return path
 
 
-@pytest.mark.parametrize("kind", ["missing", "garbage", "other size", "no segmentation"])
+@pytest.mark.parametrize("kind", ["missing", "garbage", "other size", "no segmentation", "two answers"])
 def test_a_checkpoint_that_does_not_fit_is_named(tmp_path, kind):
     with pytest.raises(DataError, match="(?s)model.keras: .*train (first|anew)"):
         runs.load_checkpoint(a_checkpoint(tmp_path, kind), 32)

@@ -114,7 +114,7 @@ def train_cascade(settings: Settings, table: pd.DataFrame, *, minutes: float | N
 
     stage = _stage_settings(settings, "liver")
     cache = decode_slices(table, stage.image_size, settings.output_root)
-    if not (cache.labels > 0).any():
+    if not cache.labels.any():
         raise DataError("no slice shows a liver: a cascade has nothing to learn from")
     run(_task(stage, "liver", table, cache, folder, seconds=max(1.0, LIVER_SHARE * (seconds + spent))))
     stage = _stage_settings(settings, "tumour")
@@ -214,7 +214,7 @@ def region_cache(
     rows : DataFrame
         The rows of ``table`` that show liver, by volume and slice.
     """
-    has_liver = pd.Series((cache.labels > 0).any(axis=(1, 2))[cache.positions(table)], index=table.index)
+    has_liver = pd.Series(cache.labels.any(axis=(1, 2))[cache.positions(table)], index=table.index)
     rows = table[has_liver].sort_values(["volume", "slice"])
     # Slices without liver are neighbours, and where the livers are is known to a pixel of ``cache``.
     key = fingerprint([*table.image_path, *table.mask_path], __name__, size, cache.labels.shape[1], 1)
@@ -225,7 +225,7 @@ def region_cache(
             region, _ = liver_region(cache.labels[positions] > 0, cache.images[positions, ..., GREEN])
             if region is None:
                 continue
-            green = [read_image(path)[..., GREEN] for path in volume.image_path]
+            green = [read_image(path)[..., GREEN].copy() for path in volume.image_path]  # not a view of all channels
             wanted = np.flatnonzero(has_liver[volume.index])
             images = liver_crops(green, volume.slice.tolist(), region, size, wanted=wanted)
             for image, position in zip(images, wanted, strict=True):

@@ -11,7 +11,8 @@ import numpy as np
 from keras import layers, ops
 
 from .metrics import registered
-from .model import check_sizes
+from .model import prior_bias
+from .model_size import check_sizes
 
 NORMS = ("batch", "group", "instance", "none")
 BLOCKS = ("plain", "residual")
@@ -109,7 +110,6 @@ def segmenter(
     attention: bool = False,
     deep_supervision: bool = False,
     prior: float | None = None,
-    name: str = "segmenter",
 ) -> keras.Model:
     """A U-Net of chosen parts.
 
@@ -153,11 +153,9 @@ def segmenter(
         raise ValueError(f"classes is {classes}: 1 or 3")
     if stem not in (1, 2):
         raise ValueError(f"stem is {stem}: 1 keeps the resolution, 2 halves it")
-    if prior is not None and not 0 < prior < 1:
-        raise ValueError(f"prior is a probability between 0 and 1, got {prior}")
-    check_sizes(input_size, filters, depth + stem - 1)
+    check_sizes(input_size, halvings=depth + stem - 1, filters=filters, depth=depth)
     parts = dict(kind=block_kind, norm=norm)
-    bias = 0.0 if prior is None else float(np.log(prior / (1 - prior)))
+    bias = 0.0 if prior is None or classes > 1 else prior_bias(prior)
     head = dict(bias_initializer=keras.initializers.Constant(bias), dtype="float32")
 
     x = inputs = keras.Input(input_size)
@@ -186,4 +184,4 @@ def segmenter(
     if found:
         x = layers.Average(dtype="float32")([x, *found])
     outputs = NestedClasses(dtype="float32")(x) if classes == 3 else layers.Activation("sigmoid", dtype="float32")(x)
-    return keras.Model(inputs, outputs, name=name)
+    return keras.Model(inputs, outputs, name="segmenter")

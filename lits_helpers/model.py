@@ -7,10 +7,11 @@ depth 4. Read them downwards to follow a slice through the network.
 from __future__ import annotations
 
 import math
-from numbers import Integral
 
 import keras
 from keras import layers
+
+from .model_size import check_sizes
 
 
 def convolution_block(
@@ -94,10 +95,7 @@ def unet(
     Ronneberger, Fischer, Brox, "U-Net: Convolutional Networks for Biomedical Image
     Segmentation", MICCAI 2015. Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017. "Liver Tumor Segmentation using U-Net" (2023), section 4.3.
     """
-    check_sizes(input_size, filters, depth)
-    if not 0 < prior < 1:
-        raise ValueError(f"prior is a probability between 0 and 1, got {prior}")
-
+    check_sizes(input_size, halvings=depth, filters=filters, depth=depth)
     inputs = keras.Input(input_size)  # (256, 256, 3)
 
     x, skips = inputs, []
@@ -119,26 +117,13 @@ def unet(
     # Probabilities near 0 and 1, and the sums in Dice, need more digits than 16 bits hold.
     outputs = layers.Conv2D(
         1, 1, activation="sigmoid", dtype="float32",
-        bias_initializer=keras.initializers.Constant(math.log(prior / (1 - prior))),
+        bias_initializer=keras.initializers.Constant(prior_bias(prior)),
     )(x)  # (256, 256, 1)
     return keras.Model(inputs, outputs, name="unet")
 
 
-def check_sizes(input_size: tuple[int, int, int], filters: int, depth: int) -> None:
-    """Raise ValueError for what :func:`unet` cannot build, before Keras fails deep inside."""
-    if len(input_size) != 3:
-        raise ValueError(f"input_size must be (rows, columns, channels), got {input_size}")
-    rows, columns, channels = input_size
-    numbers = dict(rows=rows, columns=columns, channels=channels, filters=filters, depth=depth)
-    for name, value in numbers.items():
-        if not isinstance(value, Integral) or value < 1:
-            raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
-
-    step = 2**depth
-    for name, size in (("rows", rows), ("columns", columns)):
-        if size % step:
-            below = size // step * step
-            nearest = f"{below} or {below + step}" if below else f"{step}"
-            raise ValueError(
-                f"{size} {name} cannot be halved {depth} times: use {nearest}, or a smaller depth"
-            )
+def prior_bias(prior: float) -> float:
+    """The bias with which a sigmoid of nothing gives ``prior``; ValueError unless that is between 0 and 1."""
+    if not 0 < prior < 1:
+        raise ValueError(f"prior is a probability between 0 and 1, got {prior}")
+    return math.log(prior / (1 - prior))

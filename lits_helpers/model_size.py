@@ -2,9 +2,50 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from numbers import Integral
+
 import pandas as pd
 
 _FLOAT = 4  # bytes of a float32
+
+
+def check_sizes(
+    input_size: Sequence[int], *, halvings: int = 0, axes: Sequence[str] = ("rows", "columns"), **numbers: int
+) -> None:
+    """Refuse what a network cannot be built for, before Keras fails deep inside.
+
+    Parameters
+    ----------
+    input_size : sequence of int
+        One size for each of ``axes``, and the channels.
+    halvings : int
+        How often each axis is halved.
+    axes : sequence of str
+    **numbers : int
+        Of filters, levels and the like.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer or more sizes, anything is no whole number of at least 1, or a size cannot be halved
+        so often; the message names sizes near it that can.
+    """
+    names = (*axes, "channels")
+    if len(input_size) != len(names):
+        raise ValueError(f"input_size must be ({', '.join(names)}), got {input_size}")
+    sizes = dict(zip(names, input_size))
+    for name, value in {**sizes, **numbers}.items():
+        if not isinstance(value, Integral) or value < 1:
+            raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
+    step = 2**halvings
+    for name in axes:
+        if sizes[name] % step:
+            below = sizes[name] // step * step
+            near = f"{below} or {below + step}" if below else f"{step}"
+            raise ValueError(
+                f"{sizes[name]} {name} cannot be halved {halvings} times: use {near}, or a smaller depth"
+            )
 
 
 def unet_levels(image_size: int = 256, *, filters: int = 64, depth: int = 4, channels: int = 3) -> pd.DataFrame:
@@ -29,18 +70,9 @@ def unet_levels(image_size: int = 256, *, filters: int = 64, depth: int = 4, cha
     Raises
     ------
     ValueError
-        If a number is below 1 or the size does not divide by ``2**depth``; the message names sizes
-        near it that do.
+        As :func:`check_sizes`.
     """
-    numbers = dict(image_size=image_size, filters=filters, depth=depth, channels=channels)
-    if wrong := {name: value for name, value in numbers.items() if value < 1}:
-        raise ValueError(f"sizes must be at least 1, got {wrong}")
-    if image_size % 2**depth:
-        below = image_size // 2**depth * 2**depth
-        near = f"{below} or {below + 2**depth}" if below else f"{2**depth}"
-        raise ValueError(
-            f"{image_size} rows and columns cannot be halved {depth} times: use {near}, or a smaller depth"
-        )
+    check_sizes((image_size, image_size, channels), halvings=depth, filters=filters, depth=depth)
     rows = []
     for level in range(depth + 1):
         size, width = image_size // 2**level, filters * 2**level

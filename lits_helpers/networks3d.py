@@ -11,12 +11,14 @@ The shape comments at the line ends are those of the defaults. Read them downwar
 from __future__ import annotations
 
 import math
-from numbers import Integral
 
 import keras
 from keras import layers
 
+from .model import prior_bias
+from .model_size import check_sizes
 
+AXES = ("slices", "rows", "columns")
 # Of batch normalisation's running averages: Keras's 0.99 is still far off after a few hundred steps.
 MOMENTUM = 0.9
 
@@ -62,9 +64,7 @@ def unet3d(
     ----------
     Çiçek et al., "3D U-Net: Learning Dense Volumetric Segmentation from Sparse Annotation", MICCAI 2016.
     """
-    _check(input_size, step=2**depth if isinstance(depth, Integral) else 1, filters=filters, depth=depth)
-    if not 0 < prior < 1:
-        raise ValueError(f"prior is a probability between 0 and 1, got {prior}")
+    check_sizes(input_size, halvings=depth, axes=AXES, filters=filters, depth=depth)
 
     def block(x: keras.KerasTensor, level: int) -> keras.KerasTensor:
         width = filters * 2**level
@@ -87,7 +87,7 @@ def unet3d(
         x = block(x, level)  # (8, 16, 16, 32), (16, 32, 32, 16), (32, 64, 64, 8)
     outputs = layers.Conv3D(
         1, 1, activation="sigmoid", dtype="float32",
-        bias_initializer=keras.initializers.Constant(math.log(prior / (1 - prior))),
+        bias_initializer=keras.initializers.Constant(prior_bias(prior)),
     )(x)  # (32, 64, 64, 1)
     return keras.Model(inputs, outputs, name="unet3d")
 
@@ -158,7 +158,7 @@ def fractal_residual_classifier(
     Residual Learning for Image Recognition", CVPR 2016. Auxiliary outputs: Szegedy et al., "Going
     Deeper with Convolutions", CVPR 2015.
     """
-    _check(input_size, step=1, filters=filters, fractal_columns=fractal_columns, blocks=blocks)
+    check_sizes(input_size, axes=AXES, filters=filters, fractal_columns=fractal_columns, blocks=blocks)
     inputs = keras.Input(input_size)  # (8, 24, 24, 4)
     x, outputs = inputs, {}
     for number in range(1, blocks + 1):
@@ -174,16 +174,3 @@ def fractal_residual_classifier(
         # (16), (32), (64)
         outputs[name] = layers.Dense(1, activation="sigmoid", dtype="float32", name=name)(pooled)  # (1)
     return keras.Model(inputs, outputs, name="fractal_residual_classifier")
-
-
-def _check(input_size: tuple[int, int, int, int], *, step: int, **numbers: int) -> None:
-    """Raise ValueError for what cannot be built, before Keras fails deep inside."""
-    if len(input_size) != 4:
-        raise ValueError(f"input_size must be (slices, rows, columns, channels), got {input_size}")
-    sizes = dict(zip(("slices", "rows", "columns"), input_size))
-    for name, value in {**numbers, **sizes, "channels": input_size[3]}.items():
-        if not isinstance(value, Integral) or value < 1:
-            raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
-    for name, size in sizes.items():
-        if size % step:
-            raise ValueError(f"{size} {name} do not divide by {step}: use {-(-size // step) * step}, or a smaller depth")

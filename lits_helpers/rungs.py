@@ -115,7 +115,7 @@ class Rung:
         made = segmenter(
             tuple(seen.shape[1:]), classes=self.classes, stem=self.stem, block_kind=self.block, norm=self.norm,
             attention=self.attention, deep_supervision=self.deep_supervision,
-            prior=settings.prior if self.classes == 1 else None, **parts,
+            prior=settings.prior, **parts,
         )
         return keras.Model(inputs, made(seen)) if middle_only else made
 

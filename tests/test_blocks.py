@@ -177,6 +177,16 @@ def test_an_untrained_network_that_sees_nothing_gives_the_prior(parts):
     assert model(np.ones((1, 16, 16, 3))).numpy() == pytest.approx(0.02, rel=1e-5)
 
 
+def test_several_classes_have_no_prior():
+    model = segmenter((8, 8, 3), filters=2, depth=1, prior=0.02)
+    for weight in model.trainable_weights:
+        if weight.name == "kernel":
+            weight.assign(np.zeros(weight.shape))
+    # Two logits of nothing: half liver, and of that half tumour.
+    expected = np.broadcast_to([1 / 2, 1 / 4, 1 / 4], (1, 8, 8, 3))
+    assert model(np.ones((1, 8, 8, 3))).numpy() == pytest.approx(expected)
+
+
 def test_a_segmenter_loads_again_in_safe_mode_and_answers_the_same(tmp_path):
     model = segmenter((16, 16, 3), filters=2, depth=2, block_kind="residual", norm="group", attention=True,
                       deep_supervision=True)

@@ -22,7 +22,7 @@ from lits_helpers.files import DataError
 from lits_helpers.generators import decode_slices
 from lits_helpers.index import build_index
 from lits_helpers.inference import predict_files, predict_scan
-from lits_helpers.model import check_sizes
+from lits_helpers.model_size import check_sizes
 from lits_helpers.runs import read_history
 from lits_helpers.settings import load_settings
 from lits_helpers.splits import split_patients, without_test
@@ -382,4 +382,4 @@ def test_regions_are_decoded_once_with_image_and_labels_in_step(patients, tmp_pa
 def test_the_stages_sizes_can_be_halved_as_often_as_the_networks_do(profile):
     assert list(module.STAGES[profile]) == ["liver", "tumour"] and profile in module.MINUTES
     for stage in module.STAGES[profile].values():
-        check_sizes((stage["image_size"],) * 2 + (3,), stage["filters"], stage["depth"] + 1)
+        check_sizes((stage["image_size"],) * 2 + (3,), halvings=stage["depth"] + 1, filters=stage["filters"])

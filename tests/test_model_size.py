@@ -61,7 +61,9 @@ def test_sizes_that_cannot_be_halved_are_refused_with_those_near():
         unet_levels(63, depth=6)
 
 
-@pytest.mark.parametrize("wrong", ["image_size", "filters", "depth", "channels"])
-def test_a_size_of_zero_is_refused(wrong):
-    with pytest.raises(ValueError, match=wrong):
+@pytest.mark.parametrize(
+    ("wrong", "named"), [("image_size", "rows"), ("filters", "filters"), ("depth", "depth"), ("channels", "channels")]
+)
+def test_a_size_of_zero_is_refused(wrong, named):
+    with pytest.raises(ValueError, match=f"{named} must be a whole number of at least 1, got 0"):
         unet_levels(**{wrong: 0})

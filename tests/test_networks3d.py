@@ -127,8 +127,8 @@ def test_a_saved_network_loads_without_running_code_and_answers_the_same(name, r
 @pytest.mark.parametrize(
     ("size", "options", "message"),
     [
-        ((5, 8, 8, 1), {"depth": 1}, "5 slices do not divide by 2: use 6, or a smaller depth"),
-        ((8, 8, 12, 1), {"depth": 3}, "12 columns do not divide by 8: use 16"),
+        ((5, 8, 8, 1), {"depth": 1}, "5 slices cannot be halved 1 times: use 4 or 6, or a smaller depth"),
+        ((8, 8, 12, 1), {"depth": 3}, "12 columns cannot be halved 3 times: use 8 or 16"),
         ((8, 8, 1), {}, "must be \\(slices, rows, columns, channels\\)"),
         ((8, 8, 8, 0), {}, "channels must be a whole number of at least 1, got 0"),
         ((8, 8, 8, 1), {"filters": 1.5}, "filters must be a whole number of at least 1, got 1.5"),

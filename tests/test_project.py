@@ -282,9 +282,9 @@ def test_the_readme_shows_both_commands_and_the_conda_way():
 
 # The order in which data flows: CONTRIBUTING.md draws it.
 ORDER = (
-    "files", "parallel", "recipes", "settings", "windows", "codings", "pictures", "dicom", "dicom_masks", "volumes", "conversion", "anatomy", "phantom", "detective", "masks", "phantom_layouts", "data_files",
+    "files", "parallel", "recipes", "settings", "windows", "codings", "pictures", "dicom", "dicom_masks", "volumes", "conversion", "anatomy", "phantom", "detective", "masks", "data_files",
     "layouts", "index", "splits", "duplicates", "audit", "augmentation", "synthesis",
-    "generators", "model", "model_size", "networks3d", "metrics", "losses", "blocks", "devices", "runs", "clocks", "training", "sorting", "uncertainty", "calibration", "scoring", "sorting_scores", "distances", "lesions", "cases", "population", "failures", "postprocessing", "regions", "superpixels", "crf", "effects", "candidates", "candidate_filter", "baselines", "comparability", "inference", "superpixel_system", "superpixel_training", "explanation", "skip_connections", "repeated_predictions", "cascade", "rungs", "ladder", "surveyed_systems", "surveyed", "export", "crossvalidation", "drawing", "plots", "data_plots", "result_plots", "ladder_plots", "explanation_plots", "view3d", "html_report", "population_plots", "evaluation", "surveyed_results",
+    "generators", "model_size", "model", "networks3d", "metrics", "losses", "blocks", "devices", "runs", "clocks", "training", "sorting", "uncertainty", "calibration", "scoring", "sorting_scores", "distances", "lesions", "cases", "population", "failures", "postprocessing", "regions", "superpixels", "crf", "effects", "candidates", "candidate_filter", "baselines", "comparability", "inference", "superpixel_system", "superpixel_training", "explanation", "skip_connections", "repeated_predictions", "cascade", "rungs", "ladder", "surveyed_systems", "surveyed", "export", "crossvalidation", "drawing", "plots", "data_plots", "result_plots", "ladder_plots", "explanation_plots", "view3d", "html_report", "population_plots", "evaluation", "surveyed_results",
     "explorer", "model_widgets", "widgets", "scan_access", "app", "demo", "__main__",
 )
 

@@ -2,7 +2,7 @@ import dataclasses
 
 import pytest
 
-from lits_helpers.model import check_sizes
+from lits_helpers.model_size import check_sizes
 from lits_helpers.recipes import RECIPES
 from lits_helpers.settings import PROFILES, Settings
 
@@ -28,7 +28,7 @@ def test_a_recipes_slices_can_be_halved_as_often_as_its_network_does(name, profi
     chosen = {**PROFILES[profile], **RECIPES[name].changes.get(profile, {})}
     stem = RECIPES[name].classes > 1  # halves once more
     size = chosen["image_size"]
-    check_sizes((size, size, 3), chosen["filters"], chosen["depth"] + stem)
+    check_sizes((size, size, 3), halvings=chosen["depth"] + stem, filters=chosen["filters"])
 
 
 def test_only_the_strong_recipe_trains_two_networks():

@@ -1,4 +1,4 @@
-"""A random forest that rejects false tumour candidates, its threshold, and what it did.
+"""A random forest that rejects false tumour candidates, and its threshold.
 
 A forest learns on training patients which candidates (:mod:`lits_helpers.candidates`) are tumours
 (:func:`train_filter`); those under a probability are taken out (:func:`filter_candidates`). It is
@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import zipfile
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -33,10 +33,8 @@ from tqdm.auto import tqdm
 from .candidates import NO_FEATURES
 from .distances import bounding_box
 from .files import DataError, atomic_path
-from .lesions import LesionCounts, components, match_lesions
+from .lesions import LesionCounts, components
 from .masks import LIVER, TUMOUR
-from .scoring import overlap
-from .uncertainty import bootstrap_interval, ratio_of_sums
 
 TREES = 256  # Chlebus et al. 2018
 THRESHOLDS = tuple(step / 20 for step in range(21))
@@ -350,78 +348,3 @@ def choose_filter_threshold(
     if scores[by].isna().all():
         raise DataError("no candidate belongs to a patient with tumour: give validation patients that have some")
     return float(scores.threshold[scores[by].idxmax()])
-
-
-def filter_scores(cases: Iterable[tuple[int | str, np.ndarray, np.ndarray, np.ndarray]]) -> pd.DataFrame:
-    """Score each case before and after its candidates were filtered.
-
-    Parameters
-    ----------
-    cases : iterable of (volume, truth, before, after)
-        Tumour as bool arrays (slices, rows, columns); a generator keeps one case in memory.
-
-    Returns
-    -------
-    DataFrame, two rows a case
-        ``volume``; ``stage``, ``"before"`` or ``"after"``; ``dice`` (NaN where both masks are
-        empty, 0 where one is); ``truth_voxels``, ``predicted_voxels``; and, at any overlap with 26
-        neighbours, ``lesions``, ``found``, ``predictions``, ``right``.
-    """
-    rows = []
-    for volume, truth, *masks in tqdm(cases, "scoring", unit="case", delay=2):
-        for stage, mask in zip(("before", "after"), masks, strict=True):
-            counts, lesions = overlap(truth, mask), match_lesions(truth, mask).counts()
-            rows.append(
-                {
-                    "volume": volume, "stage": stage, "dice": counts.dice, "truth_voxels": counts.truth_pixels,
-                    "predicted_voxels": counts.predicted_pixels, **vars(lesions),
-                }
-            )  # fmt: skip
-    if not rows:
-        raise DataError("there are no cases to score: is this part of the split empty?")
-    return pd.DataFrame(rows)
-
-
-def filter_effect(scores: pd.DataFrame, *, repeats: int = 2000, seed: int = 0) -> pd.DataFrame:
-    """What the filter did to all cases of a data set together.
-
-    Parameters
-    ----------
-    scores : DataFrame
-        Of :func:`filter_scores`.
-    repeats, seed : int
-        Of :func:`lits_helpers.uncertainty.bootstrap_interval`.
-
-    Returns
-    -------
-    DataFrame, ``"before"`` and ``"after"`` in ``stage``
-        ``lesions``, ``found`` and ``recall`` = found / lesions over all cases; ``predictions``,
-        ``right`` and ``precision`` = right / predictions; both with ``..._low`` and ``..._high``,
-        the 95 % interval by resampling patients, NaN where undefined. ``cases`` with tumour in
-        truth and ``dice_per_case``, their mean; ``dice_change`` against before, with its interval;
-        ``tumour_free_cases`` and, of these, ``tumour_free_cases_clean``, with nothing predicted.
-    """
-    first = scores[scores.stage == "before"].set_index("volume")
-    rows = []
-    for stage in ("before", "after"):
-        part = scores[scores.stage == stage].set_index("volume").reindex(first.index)
-        row: dict[str, object] = {"stage": stage}
-        for name, hits, of in (("recall", "found", "lesions"), ("precision", "right", "predictions")):
-            parts = part[[hits, of]].to_numpy(float)
-            low, high = bootstrap_interval(parts, ratio_of_sums, repeats=repeats, seed=seed)
-            row |= {
-                of: int(part[of].sum()), hits: int(part[hits].sum()),
-                name: float(ratio_of_sums(parts, axis=0)), f"{name}_low": low, f"{name}_high": high,
-            }  # fmt: skip
-        with_tumour = part.truth_voxels > 0
-        change = (part.dice - first.dice)[with_tumour].to_numpy()
-        low, high = bootstrap_interval(change, repeats=repeats, seed=seed)
-        row |= {
-            "cases": int(with_tumour.sum()), "dice_per_case": part.dice[with_tumour].mean(),
-            "dice_change": change.mean() if change.size else np.nan,
-            "dice_change_low": low, "dice_change_high": high,
-            "tumour_free_cases": int((~with_tumour).sum()),
-            "tumour_free_cases_clean": int((part.predicted_voxels[~with_tumour] == 0).sum()),
-        }  # fmt: skip
-        rows.append(row)
-    return pd.DataFrame(rows)

@@ -11,12 +11,11 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy import ndimage
 from tqdm.auto import tqdm
 
-from .distances import bounding_box
 from .files import DataError
-from .postprocessing import TOUCHING, PostProcessing, Spacing, tumour_steps
+from .lesions import match_lesions
+from .postprocessing import PostProcessing, Spacing, tumour_steps
 from .scoring import overlap
 from .uncertainty import bootstrap_interval, ratio_of_sums
 
@@ -61,9 +60,10 @@ def step_scores(cases: Iterable[Prediction], *, options: PostProcessing = PostPr
     """
     tables = []
     for case in tqdm(cases, "post-processing", unit="case", delay=2):
-        stages = {"before": case.predicted}
+        mask = case.predicted
+        stages = {"before": mask}
         for name, step in tumour_steps(case.spacing, liver=case.liver, options=options):
-            stages[name] = step(stages[next(reversed(stages))])
+            mask = stages[name] = step(mask)
         tables.append(stage_scores(case.volume, case.truth, stages, case.spacing))
     if not tables:
         raise DataError("there are no cases to score: is this part of the split empty?")
@@ -92,28 +92,24 @@ def stage_scores(
         ``false_positive_voxels``, ``false_positive_ml`` (NaN without spacing), ``lesions``
         (components of the truth at faces, edges and corners), ``lesions_found`` (those that share
         a voxel with the prediction), ``true_lesions_lost`` (found in the first stage and not in
-        this) and ``false_components`` (of the prediction, sharing no voxel with the truth).
+        this), ``components`` of the prediction and ``false_components``, those that share no voxel
+        with the truth.
     """
     voxel_ml = np.prod(spacing) / 1000 if spacing is not None else np.nan
-    box = bounding_box(truth, *stages.values())
-    truth = truth[box]
-    lesions, number = ndimage.label(truth, TOUCHING)
     rows, found_first = [], None
     for step, mask in stages.items():
-        mask = mask[box]
-        counts = overlap(truth, mask)
-        found = set(np.unique(lesions[mask & truth]).tolist())
+        counts, match = overlap(truth, mask), match_lesions(truth, mask)
+        found, right = match.truth.touched, match.predicted.touched
         found_first = found if found_first is None else found_first
-        parts, predicted = ndimage.label(mask, TOUCHING)
         false_voxels = counts.predicted_pixels - counts.intersection
         rows.append(
             {
                 "volume": volume, "step": step, "truth_voxels": counts.truth_pixels,
                 "predicted_voxels": counts.predicted_pixels, "intersection": counts.intersection,
                 "dice": counts.dice, "false_positive_voxels": false_voxels,
-                "false_positive_ml": false_voxels * voxel_ml, "lesions": number,
-                "lesions_found": len(found), "true_lesions_lost": len(found_first - found),
-                "false_components": predicted - np.unique(parts[mask & truth]).size,
+                "false_positive_ml": false_voxels * voxel_ml, "lesions": len(found),
+                "lesions_found": int(found.sum()), "true_lesions_lost": int((found_first & ~found).sum()),
+                "components": len(right), "false_components": int((~right).sum()),
             }
         )  # fmt: skip
     return pd.DataFrame(rows)
@@ -135,10 +131,12 @@ def step_summary(scores: pd.DataFrame, *, repeats: int = 2000, seed: int = 0) ->
         ``step``; ``cases`` with tumour in truth, and ``dice_per_case``, their mean (prediction
         empty = 0), so that all steps average the same patients; ``dice_pooled`` over all voxels;
         for both ``..._change`` against the first step with ``..._change_low`` and ``..._high``,
-        the 95 % interval of this difference by resampling patients; and sums over all patients:
+        the 95 % interval of this difference by resampling patients; ``recall``, lesions found of
+        all lesions, and ``precision``, right components of all components, of all patients together
+        (NaN without any), with ``..._low`` and ``..._high``; and sums over all patients:
         ``false_positive_ml``, ``false_positive_voxels``, ``lesions``, ``lesions_found``,
-        ``true_lesions_lost``, ``false_components``; ``tumour_free_cases`` and, of these,
-        ``tumour_free_cases_clean``, those with nothing predicted.
+        ``true_lesions_lost``, ``components``, ``false_components``; ``tumour_free_cases`` and, of
+        these, ``tumour_free_cases_clean``, those with nothing predicted.
     """
     names = list(dict.fromkeys(scores.step))
     steps = {name: scores[scores.step == name].set_index("volume") for name in names}
@@ -150,7 +148,7 @@ def step_summary(scores: pd.DataFrame, *, repeats: int = 2000, seed: int = 0) ->
             "options, and a liver to all of them or to none"
         )
     sums = ["false_positive_ml", "false_positive_voxels", "lesions", "lesions_found", "true_lesions_lost",
-            "false_components"]  # fmt: skip
+            "components", "false_components"]  # fmt: skip
     with_tumour = first.truth_voxels > 0
     rows = []
     for name, step in steps.items():
@@ -167,6 +165,8 @@ def step_summary(scores: pd.DataFrame, *, repeats: int = 2000, seed: int = 0) ->
                 "dice_pooled": float(ratio_of_sums(_dice_parts(step), axis=0)),
                 "dice_pooled_change": float(_pooled_change(parts, axis=0)),
                 "dice_pooled_change_low": pooled_low, "dice_pooled_change_high": pooled_high,
+                **_rate("recall", step.lesions_found, step.lesions, repeats, seed),
+                **_rate("precision", step.components - step.false_components, step.components, repeats, seed),
                 **step[sums].sum(skipna=False),
                 "tumour_free_cases": int((~with_tumour).sum()),
                 "tumour_free_cases_clean": int((step.predicted_voxels[~with_tumour] == 0).sum()),
@@ -174,6 +174,13 @@ def step_summary(scores: pd.DataFrame, *, repeats: int = 2000, seed: int = 0) ->
         )  # fmt: skip
     whole = [name for name in sums if name != "false_positive_ml"]
     return pd.DataFrame(rows).astype(dict.fromkeys(whole, int))
+
+
+def _rate(name: str, hits: pd.Series, of: pd.Series, repeats: int, seed: int) -> dict[str, float]:
+    """Share of all patients together, with the interval over patients."""
+    parts = np.stack([hits, of], axis=1).astype(np.float64)
+    low, high = bootstrap_interval(parts, ratio_of_sums, repeats=repeats, seed=seed)
+    return {name: float(ratio_of_sums(parts, axis=0)), f"{name}_low": low, f"{name}_high": high}
 
 
 def _dice_parts(step: pd.DataFrame) -> np.ndarray:

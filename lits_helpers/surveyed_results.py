@@ -9,10 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from tqdm.auto import tqdm
 
-from .candidate_filter import filter_effect, filter_scores
 from .cases import burden_errors, pooled, score_cases
 from .drawing import MASK_COLOURS, SMALL, dice_words, draw_legend, outlined, panels, styled
+from .effects import stage_scores, step_summary
 from .index import SPACING
 from .masks import LIVER, TUMOUR, read_labels
 from .pictures import read_image
@@ -115,16 +116,17 @@ def filtering_effect(system: System, table: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        Of :func:`lits_helpers.candidate_filter.filter_effect`.
+        Of :func:`lits_helpers.effects.step_summary`, of the steps ``"before"`` and ``"after"``.
     """
-    def cases() -> Iterator[tuple]:
-        for rows, pictures in volumes(table):
+    def scores() -> Iterator[pd.DataFrame]:
+        for rows, pictures in tqdm(volumes(table), "filtering", table.volume.nunique(), unit="volume", delay=2):
             probabilities, liver = system.predictor.cascade.predict(pictures, rows.slice.tolist())
             after = system.predictor.filtered(np.stack(pictures), probabilities, liver)
             truth = np.stack([read_labels(path) for path in rows.mask_path]) == TUMOUR
-            yield int(rows.volume.iloc[0]), truth, probabilities > system.threshold, after > system.threshold
+            stages = {"before": probabilities > system.threshold, "after": after > system.threshold}
+            yield stage_scores(int(rows.volume.iloc[0]), truth, stages)
 
-    return filter_effect(filter_scores(cases()))
+    return step_summary(pd.concat(scores(), ignore_index=True))
 
 
 @styled

@@ -144,7 +144,7 @@ shown_around(("truth", truth), ("Han 2017", labels_of("Han 2017")))
 # %%
 chlebus = train_and_test("Chlebus 2017")
 effect = surveyed_results.filtering_effect(systems["Chlebus 2017"], test)
-columns = ["stage", "lesions", "found", "recall", "predictions", "right", "precision", "dice_per_case"]
+columns = ["step", "lesions", "lesions_found", "recall", "components", "false_components", "precision", "dice_per_case"]
 effect[columns].round(3)
 
 # %% [markdown]

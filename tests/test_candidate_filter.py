@@ -9,8 +9,7 @@ from sklearn.ensemble import RandomForestClassifier
 
 from lits_helpers import candidate_filter
 from lits_helpers.candidate_filter import (
-    CandidateFilter, choose_filter_threshold, filter_candidates, filter_effect, filter_scores, out_of_fold,
-    threshold_scores, train_filter,
+    CandidateFilter, choose_filter_threshold, filter_candidates, out_of_fold, threshold_scores, train_filter,
 )
 from lits_helpers.candidates import CandidateCase, candidate_table
 from lits_helpers.files import DataError
@@ -265,37 +264,7 @@ def test_a_choice_without_tumour_or_of_another_score_is_refused():
         threshold_scores(CANDIDATES, [0.1] * 3)
 
 
-# The effect ------------------------------------------------------------------------------------
-
-
-def test_precision_and_recall_are_of_all_cases_together_and_dice_of_those_with_tumour():
-    lesion, other = np.s_[0, 0, 0:4], np.s_[0, 6, 0:2]
-    scores = filter_scores(
-        iter(
-            [
-                (1, drawn(lesion, other), drawn(lesion, other, SECOND), drawn(lesion)),  # one false goes, one true
-                (2, drawn(lesion), drawn(lesion, SECOND), drawn(lesion)),
-                (3, EMPTY, drawn(SECOND), EMPTY),
-            ]
-        )
-    )
-    assert scores.dice.tolist()[:5] == pytest.approx([12 / 14, 8 / 10, 8 / 10, 1, 0]) and np.isnan(scores.dice[5])
-    before, after = (row for _, row in filter_effect(scores).iterrows())
-    assert (before.stage, before.lesions, before.found, before.predictions, before.right) == ("before", 3, 3, 6, 3)
-    assert (after.stage, after.lesions, after.found, after.predictions, after.right) == ("after", 3, 2, 2, 2)
-    assert (before.recall, before.precision) == (1, 0.5)
-    assert (after.recall, after.precision) == (pytest.approx(2 / 3), 1)
-    assert before.cases == 2 and before.dice_per_case == pytest.approx((12 / 14 + 8 / 10) / 2)
-    assert after.dice_change == pytest.approx((8 / 10 + 1 - 12 / 14 - 8 / 10) / 2)
-    assert after.dice_change_low <= after.dice_change <= after.dice_change_high
-    assert (before.tumour_free_cases, before.tumour_free_cases_clean, after.tumour_free_cases_clean) == (1, 0, 1)
-
-
-def test_nothing_predicted_has_no_precision_and_no_cases_no_scores():
-    after = filter_effect(filter_scores([(1, FULL, FULL, EMPTY)])).iloc[1]
-    assert np.isnan(after.precision) and after.recall == 0 and after.dice_per_case == 0
-    with pytest.raises(DataError, match="no cases"):
-        filter_scores([])
+# A whole filter ---------------------------------------------------------------------------------
 
 
 def test_a_filter_learns_to_keep_discs_and_to_reject_lines():

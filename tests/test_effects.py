@@ -34,6 +34,7 @@ def test_each_stage_is_counted():
     assert (before.false_positive_voxels, before.false_positive_ml) == (1, pytest.approx(0.02))
     assert (before.lesions, before.lesions_found, before.true_lesions_lost, before.false_components) == (2, 2, 0, 1)
     assert (after.lesions, after.lesions_found, after.true_lesions_lost, after.false_components) == (2, 1, 1, 0)
+    assert scores.components.tolist() == [3, 1]
 
 
 @pytest.mark.parametrize(
@@ -95,6 +96,27 @@ def test_the_summary_gives_both_dices_with_their_change_and_counts_what_was_lost
     assert [before.false_positive_ml, inside.false_positive_ml] == pytest.approx([0.04, 0])
     assert [before.tumour_free_cases_clean, inside.tumour_free_cases_clean] == [0, 1]
     assert [before.false_components, inside.false_components] == [2, 0]
+
+
+def test_recall_and_precision_are_of_all_cases_together():
+    lesion, other, false = np.s_[0, 0, 0:4], np.s_[0, 6, 0:2], np.s_[2, 3, 3:6]
+    scores = pd.concat([
+        stage_scores(1, drawn(lesion, other), {"before": drawn(lesion, other, false), "after": drawn(lesion)}),
+        stage_scores(2, drawn(lesion), {"before": drawn(lesion, false), "after": drawn(lesion)}),
+        stage_scores(3, EMPTY, {"before": drawn(false), "after": EMPTY}),
+    ])
+    before, after = (row for _, row in step_summary(scores).iterrows())
+    assert (before.recall, before.precision) == (1, 0.5)  # 3 of 3 lesions, 3 of 6 components
+    assert (after.recall, after.precision) == (pytest.approx(2 / 3), 1)
+    # Drawn alone, the first patient has recall 1/2, the second 1; the third has nothing to be right.
+    assert (after.recall_low, after.recall_high) == (0.5, 1) and before.precision_low == 0
+    assert before.dice_per_case == pytest.approx((12 / 15 + 8 / 11) / 2)  # 6 of 9 voxels, 4 of 7
+    assert (after.components, after.false_components) == (2, 0)
+
+
+def test_nothing_predicted_has_no_precision():
+    after = step_summary(stage_scores(1, FULL, {"before": FULL, "after": EMPTY})).iloc[1]
+    assert np.isnan(after.precision) and (after.recall, after.dice_per_case) == (0, 0)
 
 
 def test_a_case_that_becomes_clean_does_not_leave_the_mean():

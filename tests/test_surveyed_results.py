@@ -94,8 +94,8 @@ def test_what_the_filter_did_is_told_before_and_after(table):
             volume = self.cascade.volumes[-1][0]
             return probabilities * (volume != 0)
 
-    effect = filtering_effect(System(Filtering(), (), 0.3, 0.0), table).set_index("stage")
-    assert effect.found.to_dict() == {"before": 3, "after": 2}
+    effect = filtering_effect(System(Filtering(), (), 0.3, 0.0), table).set_index("step")
+    assert effect.lesions_found.to_dict() == {"before": 3, "after": 2}
     assert effect.recall.tolist() == pytest.approx([1, 2 / 3]) and effect.precision.tolist() == [1, 1]
 
 

@@ -6,8 +6,7 @@ stands beside it.
 =======================================================  ============================================
 widget                                                   static figure
 =======================================================  ============================================
-:func:`slice_browser`, ``browse_slices``,                :func:`lits_helpers.plots.example_slices`
-``window_explorer``
+:func:`slice_browser`                                    :func:`lits_helpers.plots.example_slices`
 :func:`augmentation_playground`                          ``plots.augmentation_preview``
 :func:`threshold_explorer`                               ``plots.predictions``,
                                                          ``result_plots.threshold_sweep``
@@ -44,8 +43,8 @@ from .synthesis import implant
 from .windows import WINDOWS, windowed
 
 __all__ = [
-    "CHANNELS", "augmentation_playground", "browse_slices", "model_playground", "prediction_reviewer",
-    "slice_browser", "threshold_explorer", "training_monitor", "window_explorer",
+    "CHANNELS", "augmentation_playground", "model_playground", "prediction_reviewer", "slice_browser",
+    "threshold_explorer", "training_monitor",
 ]
 
 # What the report's three channels show, and which they are.
@@ -78,6 +77,8 @@ def slice_browser(
 ) -> Explorer:
     """Go through volumes slice by slice: window, outlines, and masks filled as densely as wanted.
 
+    Controls that would have nothing to choose from are left out.
+
     Parameters
     ----------
     volumes : DataFrame, or mapping of name to (slices, labels)
@@ -106,41 +107,10 @@ def slice_browser(
             str(name): (slices, labels, [f"slice {position}" for position in range(len(slices))])
             for name, (slices, labels) in volumes.items()
         }
-    return _browser(series, number)
-
-
-def browse_slices(images: Slices, labels: Slices, titles: Sequence[str]) -> Explorer:
-    """Go through slices, with or without outlines, in each of the report's channels.
-
-    Parameters
-    ----------
-    images : sequence of uint8 arrays (rows, columns, 3)
-    labels : sequence of uint8 arrays (rows, columns)
-        0 background, 1 liver, 2 tumour.
-    titles : sequence of str
-    """
-    return _browser({"": (images, labels, titles)}, 0)
-
-
-def window_explorer(hounsfield: np.ndarray, *, number: int | None = None) -> Explorer:
-    """Move the window over a CT volume, or take a preset.
-
-    Parameters
-    ----------
-    hounsfield : int16 array (slices, rows, columns)
-        In HU.
-    number : int, optional
-        The slice shown first; by default the middle one.
-    """
-    return slice_browser({"": (hounsfield, None)}, number=number)
-
-
-def _browser(series: Mapping[str, tuple[Slices, Slices | None, Sequence[str]]], number: int | None) -> Explorer:
-    """The widget of the three functions above; lists with one entry are left out."""
-    for name, (slices, labels, titles) in series.items():
-        if not len(slices) or len(titles) != len(slices) or (labels is not None and len(labels) != len(slices)):
-            counts = f"{len(slices)} slices, {0 if labels is None else len(labels)} masks, {len(titles)} titles"
-            raise DataError(f"{name or 'the volume'} has {counts}: one of each for every slice is needed")
+    for name, (slices, labels, _) in series.items():
+        if not len(slices) or (labels is not None and len(labels) != len(slices)):
+            counts = f"{len(slices)} slices, {0 if labels is None else len(labels)} masks"
+            raise DataError(f"{name or 'the volume'} has {counts}: slices are needed, and a mask for each or none")
     if not series:
         raise DataError("there are no volumes to go through: is the table empty?")
     first, labelled = next(iter(series)), any(labels is not None for _, labels, _ in series.values())

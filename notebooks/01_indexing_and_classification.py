@@ -200,12 +200,7 @@ plt.show()
 # notebook.)
 
 # %%
-volume = table[(table.volume == examples[0].volume) & (table.diagnosis > masks.EMPTY)].iloc[::2]
-widgets.browse_slices(
-    [pictures.read_image(path) for path in volume.image_path],
-    [masks.read_labels(path) for path in volume.mask_path],
-    [f"volume {row.volume}, slice {row.slice}" for row in volume.itertuples()],
-)
+widgets.slice_browser(table[(table.volume == examples[0].volume) & (table.diagnosis > masks.EMPTY)])
 
 # %% [markdown]
 # ## Split by slice, as the report did

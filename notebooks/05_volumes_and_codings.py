@@ -131,7 +131,7 @@ plt.show()
 # GitHub or Kaggle: run the notebook.)
 
 # %%
-widgets.window_explorer(volume.hounsfield, number=number)
+widgets.slice_browser({"": (volume.hounsfield, None)}, number=number)
 
 # %% [markdown]
 # ## Orientation comes from the file
@@ -389,6 +389,6 @@ own.volumes.head(3).round(2)
 #
 # ## Exercises
 #
-# 1. In `window_explorer`, find the narrowest window in which tumour and liver can still be told apart.
+# 1. In the widget that narrows the window, find the narrowest window in which tumour and liver can still be told apart.
 # 2. Save the masks in coding `0/127/255` at JPEG quality 30. Which labels go first, and where?
 # 3. Scan a phantom patient again (`rescans=`) and shrink all its slices by a tenth. Is it still found? Why?

@@ -35,21 +35,21 @@ def grey(widget):
 
 
 def test_moving_the_slice_slider_shows_the_next_slice():
-    browser = widgets.browse_slices([IMAGE, IMAGE + 100], [LABELS, LABELS], ["first", "second"])
-    assert browser.words.value == "first"
+    browser = widgets.slice_browser({"": ([IMAGE, IMAGE + 100], [LABELS, LABELS])}, number=0)
+    assert browser.words.value == "slice 0"
     control(browser, "slice").value = 1
-    assert browser.words.value == "second"
+    assert browser.words.value == "slice 1"
     assert (grey(browser) == 120).all()
 
 
 def test_a_single_slice_can_be_browsed():
-    browser = widgets.browse_slices([IMAGE], [LABELS], ["only"])
+    browser = widgets.slice_browser({"only": ([IMAGE], [LABELS])})
     assert control(browser, "slice").max == 0
-    assert browser.words.value == "only"
+    assert browser.words.value == "only: slice 0"
 
 
 def test_outlines_can_be_switched_off():
-    browser = widgets.browse_slices([IMAGE], [LABELS], ["only"])
+    browser = widgets.slice_browser({"only": ([IMAGE], [LABELS])})
     assert len(picture(browser).collections[0].get_segments()) == 2 * (4 + 6)
     control(browser, "outlines").value = False
     assert len(picture(browser).collections) == 0
@@ -57,7 +57,7 @@ def test_outlines_can_be_switched_off():
 
 @pytest.mark.parametrize(("index", "level"), [(0, 20), (1, 10), (2, 30)])
 def test_a_window_shows_its_channel(index, level):
-    browser = widgets.browse_slices([IMAGE], [LABELS], ["only"])
+    browser = widgets.slice_browser({"only": ([IMAGE], [LABELS])})
     control(browser, "window").index = index
     assert (grey(browser) == level).all()
 
@@ -65,7 +65,8 @@ def test_a_window_shows_its_channel(index, level):
 @pytest.fixture
 def explorer():
     """Two slices, all 50 HU and all 200 HU."""
-    return widgets.window_explorer(np.stack([np.full((8, 8), hu, np.int16) for hu in (50, 200)]), number=0)
+    hounsfield = np.stack([np.full((8, 8), hu, np.int16) for hu in (50, 200)])
+    return widgets.slice_browser({"": (hounsfield, None)}, number=0)
 
 
 def shade(widget):
@@ -370,7 +371,7 @@ def test_all_six_are_found_in_one_place():
 
 
 def test_a_widget_reuses_one_figure_and_leaves_none_open():
-    browser = widgets.browse_slices([IMAGE, IMAGE], [LABELS, LABELS], ["first", "second"])
+    browser = widgets.slice_browser({"": ([IMAGE, IMAGE], [LABELS, LABELS])}, number=0)
     before = browser.figure
     control(browser, "slice").value = 1
     assert browser.figure is before

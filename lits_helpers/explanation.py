@@ -2,7 +2,7 @@
 
 For any functional Keras network with one input (rows, columns, channels) in [0, 1] and one answer,
 sigmoid (rows, columns, 1) or softmax (rows, columns, classes): :func:`lits_helpers.model.unet`, and
-others. The tumour is the last channel of both, unless told. Images are uint8, as a
+others. The tumour is the last channel of both. Images are uint8, as a
 :class:`lits_helpers.generators.SliceCache` holds them, or float in [0, 1].
 
 A map always looks convincing. Whether it says something of what was learnt,
@@ -23,6 +23,7 @@ from scipy import ndimage, stats
 from tqdm.auto import tqdm
 
 from .files import DataError
+from .inference import TUMOUR_CHANNEL
 
 
 # Gradients ------------------------------------------------------------------------------------
@@ -33,7 +34,6 @@ def input_gradient(
     image: np.ndarray,
     region: np.ndarray,
     *,
-    channel: int = -1,
     noise: float = 0,
     samples: int = 50,
     seed: int = 0,
@@ -49,8 +49,6 @@ def input_gradient(
     image : uint8 or float array (rows, columns, channels)
     region : bool array (rows, columns)
         Pixels whose score is explained: a lesion, true or predicted.
-    channel : int
-        Of the network's answer.
     noise : float
         0 gives the plain gradient. Above, SmoothGrad: the mean gradient of ``samples`` copies with
         Gaussian noise of this standard deviation, as a share of the image's range; its authors
@@ -76,13 +74,13 @@ def input_gradient(
     image = scaled_images(image)
     network = _with_scores(model)
     if not noise:
-        return _gradients(network, image[None], region, channel)[1][0]
+        return _gradients(network, image[None], region)[1][0]
     random = np.random.default_rng(seed)
     deviation, total = noise * np.ptp(image), np.zeros(image.shape)
     for start in range(0, samples, 10):
         number = min(10, samples - start)
         noisy = image + random.normal(0, deviation, (number, *image.shape)).astype(np.float32)
-        total += _gradients(network, noisy, region, channel)[1].sum(axis=0)
+        total += _gradients(network, noisy, region)[1].sum(axis=0)
     return (total / samples).astype(np.float32)
 
 
@@ -97,7 +95,7 @@ def saliency(model: keras.Model, image: np.ndarray, region: np.ndarray, **option
 
 
 def grad_cam(
-    model: keras.Model, image: np.ndarray, region: np.ndarray, *, layer: str | None = None, channel: int = -1
+    model: keras.Model, image: np.ndarray, region: np.ndarray, *, layer: str | None = None
 ) -> np.ndarray:
     """Seg-Grad-CAM: where a layer holds the features that speak for a region.
 
@@ -106,7 +104,7 @@ def grad_cam(
 
     Parameters
     ----------
-    model, image, region, channel
+    model, image, region
         As for :func:`input_gradient`.
     layer : str, optional
         One of :func:`stages`, or any other layer with maps. By default the bottleneck, which its
@@ -124,7 +122,7 @@ def grad_cam(
     """
     image = scaled_images(image)
     network = _with_scores(model, layer or bottleneck(model))
-    features, gradient = _gradients(network, image[None], region, channel)
+    features, gradient = _gradients(network, image[None], region)
     found = np.maximum((features[0] * gradient[0].mean(axis=(0, 1))).sum(axis=-1), 0)
     found = cv2.resize(found, image.shape[1::-1], interpolation=cv2.INTER_LINEAR)
     return found / found.max() if found.max() > 0 else found
@@ -183,9 +181,7 @@ def _with_scores(model: keras.Model, layer: str | None = None) -> keras.Model:
     return keras.Model(model.inputs[0], [model.get_layer(layer).output if layer else model.inputs[0], scores])
 
 
-def _gradients(
-    network: keras.Model, images: np.ndarray, region: np.ndarray, channel: int
-) -> tuple[np.ndarray, np.ndarray]:
+def _gradients(network: keras.Model, images: np.ndarray, region: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Features, and the gradient of the region's score by them, float32 (images, rows, columns, maps)."""
     region = np.asarray(region, bool)
     if not region.any():
@@ -196,7 +192,7 @@ def _gradients(
         features, scores = network(images, training=False)
         if scores.shape[1:3] != region.shape:
             raise ValueError(f"the region has shape {region.shape}, the answer {tuple(scores.shape[1:3])}: resize it first")
-        total = tf.reduce_sum(tf.cast(tf.boolean_mask(scores[..., channel], region, axis=1), tf.float32))
+        total = tf.reduce_sum(tf.cast(tf.boolean_mask(scores[..., TUMOUR_CHANNEL], region, axis=1), tf.float32))
     target = images if network.outputs[0] is network.inputs[0] else features  # a copy of the image is not watched
     gradient = tape.gradient(total, target, unconnected_gradients=tf.UnconnectedGradients.ZERO)
     return tf.cast(features, tf.float32).numpy(), tf.cast(gradient, tf.float32).numpy()

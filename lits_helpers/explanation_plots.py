@@ -185,18 +185,14 @@ def skip_ablation(steps: pd.DataFrame) -> Figure:
 
 
 @styled
-def uncertainty_maps(
-    cases: Sequence[tuple[np.ndarray, np.ndarray, Uncertainty, str]], *, threshold: float = THRESHOLD
-) -> Figure:
-    """CT, mean probability, its entropy, the answers' spread, and errors: a row a slice.
+def uncertainty_maps(cases: Sequence[tuple[np.ndarray, np.ndarray, Uncertainty, str]]) -> Figure:
+    """CT, mean probability, its entropy, the answers' spread, and errors at the report's threshold: a row a slice.
 
     Parameters
     ----------
     cases : sequence of (image, labels, uncertainty, title)
         Image uint8, labels 0/1/2 (rows, columns), and an :class:`lits_helpers.calibration.Uncertainty`
         of arrays of that shape.
-    threshold : float
-        Mean probabilities above it are the prediction.
     """
     figure, axes = panels(len(cases), 5, size=(_WIDTH, 1.5 * len(cases) + 1.4), pictures=True)
     names = ("CT and truth", "Mean probability", "Entropy (bit)", "Spread (SD)", "Errors")
@@ -210,7 +206,7 @@ def uncertainty_maps(
         shown[2] = line[2].imshow(found.entropy, cmap="viridis", vmin=0, vmax=1)
         shown[3] = line[3].imshow(np.sqrt(found.variance), cmap="viridis", vmin=0, vmax=0.5)
         show_ct(line[4], image)
-        line[4].imshow(error_map(labels > LIVER, found.mean > threshold), interpolation="nearest")
+        line[4].imshow(error_map(labels > LIVER, found.mean > THRESHOLD), interpolation="nearest")
     for column in (1, 2, 3):
         scale = figure.colorbar(shown[column], ax=axes[:, column].tolist(), location="bottom", shrink=0.9, pad=0.02)
         scale.ax.tick_params(labelsize=8)

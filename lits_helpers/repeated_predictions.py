@@ -15,14 +15,12 @@ from tqdm.auto import tqdm
 from .calibration import Uncertainty, predictive_uncertainty
 from .explanation import copied_network, scaled_images
 from .files import DataError
-from .inference import FLIPS
+from .inference import FLIPS, TUMOUR_CHANNEL
 
 _DROPOUTS = (keras.layers.Dropout, keras.layers.GaussianDropout, keras.layers.AlphaDropout)  # spatial ones too
 
 
-def flip_uncertainty(
-    model: keras.Model, images: np.ndarray, *, channel: int = -1, batch_size: int = 16
-) -> Uncertainty:
+def flip_uncertainty(model: keras.Model, images: np.ndarray, *, batch_size: int = 16) -> Uncertainty:
     """How far a network's answers differ between a slice and its mirror images.
 
     Four answers: as it is, left-right, up-down and both, each mirrored back. A liver does not lie
@@ -33,8 +31,6 @@ def flip_uncertainty(
     ----------
     model : keras.Model
     images : uint8 or float array (slices, rows, columns, channels)
-    channel : int
-        Of the network's answer.
     batch_size : int
 
     Returns
@@ -43,9 +39,9 @@ def flip_uncertainty(
         Of float32 arrays (slices, rows, columns).
     """
     def answers(batch):
-        yield _answer(model, batch, channel)
+        yield _answer(model, batch)
         for axes in FLIPS:
-            mirrored = _answer(model, np.ascontiguousarray(np.flip(batch, axes)), channel)
+            mirrored = _answer(model, np.ascontiguousarray(np.flip(batch, axes)))
             yield np.flip(mirrored, axes)
 
     return _uncertainty(answers, images, batch_size, "flips")
@@ -116,7 +112,7 @@ class _InPrediction(keras.layers.Layer):
 
 
 def dropout_uncertainty(
-    model: keras.Model, images: np.ndarray, *, samples: int = 20, channel: int = -1, batch_size: int = 16
+    model: keras.Model, images: np.ndarray, *, samples: int = 20, batch_size: int = 16
 ) -> Uncertainty:
     """How far the answers of a network from :func:`with_dropout` differ between ``samples`` passes.
 
@@ -124,13 +120,13 @@ def dropout_uncertainty(
     """
     def answers(batch):
         for _ in range(samples):
-            yield _answer(model, batch, channel)
+            yield _answer(model, batch)
 
     return _uncertainty(answers, images, batch_size, "dropout")
 
 
-def _answer(model: keras.Model, batch: np.ndarray, channel: int) -> np.ndarray:
-    return model.predict_on_batch(batch)[..., channel].astype(np.float32)
+def _answer(model: keras.Model, batch: np.ndarray) -> np.ndarray:
+    return model.predict_on_batch(batch)[..., TUMOUR_CHANNEL].astype(np.float32)
 
 
 def _uncertainty(answers: Callable, images: np.ndarray, batch_size: int, name: str) -> Uncertainty:

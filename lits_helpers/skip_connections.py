@@ -18,7 +18,7 @@ from .explanation import copied_network, scaled_images
 from .files import DataError
 from .generators import SliceCache
 from .inference import predict_slices, volume_cases
-from .masks import THRESHOLD, TUMOUR
+from .masks import TUMOUR
 
 
 class Skip(NamedTuple):
@@ -116,25 +116,17 @@ def _filled(maps: keras.KerasTensor, fill: str) -> keras.KerasTensor:
 
 
 def skip_ablation(
-    model: keras.Model,
-    cache: SliceCache,
-    table: pd.DataFrame,
-    *,
-    threshold: float = THRESHOLD,
-    fill: str = "zero",
-    channel: int = -1,
+    model: keras.Model, cache: SliceCache, table: pd.DataFrame, *, fill: str = "zero"
 ) -> pd.DataFrame:
-    """Tumour Dice with all skip connections, without each, and without any.
+    """Tumour Dice at the report's threshold with all skip connections, without each, and without any.
 
     Parameters
     ----------
     model : keras.Model
-    cache, table, threshold
+    cache, table
         As for :func:`lits_helpers.inference.predict_slices`; rows of whole volumes.
     fill : str
         Of :func:`without_skips`.
-    channel : int
-        Of the network's answer.
 
     Returns
     -------
@@ -149,22 +141,13 @@ def skip_ablation(
     networks = {"all skips": []}
     networks |= {f"without {r} x {c}": [s for s in found if (s.rows, s.columns) == (r, c)] for r, c in sizes}
     networks["without any"] = found
-    predicted = {}
-    for name, removed in networks.items():
-        network = _tumour_alone(without_skips(model, removed, fill=fill), channel)
-        predicted[name] = predict_slices(network, cache, table)
-    streams = [volume_cases(table, probabilities, threshold=threshold) for probabilities in predicted.values()]
+    predicted = {
+        name: predict_slices(without_skips(model, removed, fill=fill), cache, table) for name, removed in networks.items()
+    }
+    streams = [volume_cases(table, probabilities) for probabilities in predicted.values()]
     scores = []
     for versions in zip(*streams, strict=True):
         volume, truth, _, spacing = versions[0]
         masks = {name: version[2] == TUMOUR for name, version in zip(predicted, versions, strict=True)}
         scores.append(stage_scores(volume, truth == TUMOUR, masks, spacing))
     return step_summary(pd.concat(scores, ignore_index=True))
-
-
-def _tumour_alone(model: keras.Model, channel: int) -> keras.Model:
-    """A network that answers with one channel."""
-    if model.output.shape[-1] == 1:
-        return model
-    classes = model.output.shape[-1]
-    return keras.Model(model.inputs[0], model.output[..., channel % classes : channel % classes + 1])

@@ -27,7 +27,7 @@ from .augmentation import Augmentation
 from .clocks import ClockSchedule
 from .files import DataError, atomic_path, fingerprint, shown
 from .generators import SliceCache, batches, build_cache, decode_slices, resize_image
-from .inference import TUMOUR_CHANNEL, predict_batch
+from .inference import BATCH, TUMOUR_CHANNEL, predict_images
 from .masks import LIVER, TUMOUR, read_labels
 from .pictures import read_image
 from .postprocessing import filled, hysteresis
@@ -70,7 +70,6 @@ AUGMENTATIONS = {
 THRESHOLD, SURE = 0.5, 0.95
 REACH = 0.03  # of a slice's width: how far the second network's liver may pass the first one's
 BORDER = 9  # pixels across the disc by which a tumour may pass the liver
-BATCH = 16  # slices predicted at once
 # Livers without contrast medium can be half as bright as any in training, and the first network is then unsure, of
 # what it finds too: 0.7 on average, and 0.94 to 0.97 on 14 other volumes. It looks again at brighter slices.
 SURE_OF_LIVER = 0.9
@@ -297,7 +296,7 @@ class Cascade:
         for start in range(0, len(wanted), BATCH):
             chosen = wanted[start : start + BATCH]
             crops = liver_crops(green, numbers, region, crop_size, wanted=chosen)
-            answer = _in_batches(self.tumour, crops, flips=flips)
+            answer = predict_images(self.tumour, crops, flips=flips)
             # Where the second network sees no liver, in a large lesion, the first may still see one.
             tumour = answer[..., TUMOUR_CHANNEL] / np.maximum(1 - answer[..., 0], 1e-3)
             fine = np.stack([put_back(crop, matrix, shape) for crop in 1 - answer[..., 0]]) > 0.5
@@ -316,7 +315,7 @@ class Cascade:
         surest, best = -1.0, None
         for gain in GAINS:
             brighter = (np.arange(256) * gain).clip(0, 255).astype(np.uint8)[small]
-            probabilities = 1 - _in_batches(self.liver, brighter, flips=False)[..., 0]
+            probabilities = 1 - predict_images(self.liver, brighter)[..., 0]
             region, found = liver_region(probabilities > 0.5, small[..., GREEN])
             sure = float(probabilities[found].mean()) if found.any() else 0.0
             if sure > surest:
@@ -375,11 +374,6 @@ def predict_table(predict: Callable, table: pd.DataFrame) -> np.ndarray:
         bar.update(len(rows))
     bar.close()
     return found
-
-
-def _in_batches(model: keras.Model, images: np.ndarray, *, flips: bool) -> np.ndarray:
-    parts = [predict_batch(model, images[start : start + BATCH], BATCH, flips) for start in range(0, len(images), BATCH)]
-    return np.concatenate(parts)
 
 
 def _grown(masks: np.ndarray, width: int) -> np.ndarray:

@@ -30,6 +30,7 @@ from .windows import three_channels
 # What decides whether a slice is shown to the network: a rule on its picture, or an answer a slice.
 Wanted = Callable[[np.ndarray], bool] | Sequence[bool] | np.ndarray
 TUMOUR_CHANNEL = -1  # of an answer: alone, or the last of background, liver and tumour
+BATCH = 16  # slices predicted at once
 FLIPS = ((1,), (2,), (1, 2))  # axes of (batch, rows, columns, channels): up-down, left-right, both
 
 
@@ -81,12 +82,21 @@ def predict_batch(model: keras.Model, images: np.ndarray, batch_size: int, flips
     return found[: len(images)]
 
 
+def predict_images(model: keras.Model, images: Sequence[np.ndarray], *, flips: bool = False) -> np.ndarray:
+    """Answers, float32 (n, size, size, classes), to n uint8 images of the network's size; :data:`BATCH` at once."""
+    parts = [
+        predict_batch(model, np.stack(images[start : start + BATCH]), BATCH, flips)
+        for start in range(0, len(images), BATCH)
+    ]
+    return np.concatenate(parts) if parts else np.zeros((0, *model.output_shape[1:]), np.float32)
+
+
 def predict_slices(
     model: keras.Model,
     cache: SliceCache,
     table: pd.DataFrame,
     *,
-    batch_size: int = 16,
+    batch_size: int = BATCH,
     flips: bool = False,
     wanted: Wanted | None = None,
 ) -> np.ndarray:
@@ -200,7 +210,7 @@ def skipping_effect(
     wanted: Wanted,
     *,
     threshold: float = THRESHOLD,
-    batch_size: int = 16,
+    batch_size: int = BATCH,
 ) -> pd.DataFrame:
     """What skipping slices saves in time, and changes in the masks.
 
@@ -299,7 +309,7 @@ def predict_files(
     folder: Path,
     *,
     threshold: float = THRESHOLD,
-    batch_size: int = 16,
+    batch_size: int = BATCH,
     flips: bool = False,
     wanted: Wanted | None = None,
 ) -> Path:
@@ -366,7 +376,7 @@ def predict_volume(
     hounsfield: np.ndarray,
     *,
     threshold: float = THRESHOLD,
-    batch_size: int = 16,
+    batch_size: int = BATCH,
     flips: bool = False,
     wanted: Wanted | None = None,
 ) -> np.ndarray:
@@ -432,7 +442,7 @@ def predict_scan(
     keep_patient: bool = False,
     name: str = "",
     threshold: float = THRESHOLD,
-    batch_size: int = 16,
+    batch_size: int = BATCH,
     flips: bool = False,
     wanted: Wanted | None = None,
 ) -> Path:

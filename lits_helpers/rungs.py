@@ -8,14 +8,12 @@ import keras
 
 from .augmentation import Augmentation
 from .blocks import segmenter
-from .cascade import AUGMENTATIONS
+from .cascade import AUGMENTATIONS, THRESHOLD as CLASS_THRESHOLD
 from .losses import LOSSES
 from .masks import THRESHOLD
 from .model import unet
 from .runs import REPORT_AUGMENTATION
 from .settings import Settings
-
-CLASS_THRESHOLD = 0.5  # of the tumour's probability, for networks of three classes
 
 
 @dataclass(frozen=True)
@@ -92,7 +90,7 @@ class Rung:
 
     @property
     def threshold(self) -> float:
-        """Of the tumour's probability: the report's for one class, 0.5 for three."""
+        """Of the tumour's probability: the report's for one class, the cascade's for three."""
         return THRESHOLD if self.classes == 1 else CLASS_THRESHOLD
 
     @property

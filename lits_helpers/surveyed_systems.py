@@ -15,9 +15,9 @@ import pandas as pd
 
 from .candidate_filter import CandidateFilter, filter_candidates
 from .candidates import candidate_features
-from .cascade import BATCH, Cascade, predict_table
+from .cascade import Cascade, predict_table
 from .generators import resize_image
-from .inference import TUMOUR_CHANNEL, enlarged, predict_batch
+from .inference import TUMOUR_CHANNEL, enlarged, predict_images
 from .masks import TUMOUR
 from .pictures import read_image
 from .postprocessing import filled
@@ -88,7 +88,7 @@ class Triaged:
         probabilities = np.zeros((len(pictures), *shape), np.float16)
         wanted = np.flatnonzero(triage(predict_pictures(self.sorter, pictures), threshold=self.threshold))
         small = [resize_image(pictures[place], self.network.input_shape[1]) for place in wanted]
-        for place, answer in zip(wanted, answers(self.network, small), strict=True):
+        for place, answer in zip(wanted, predict_images(self.network, small), strict=True):
             probabilities[place] = enlarged(answer[..., TUMOUR_CHANNEL], shape)
         return probabilities, np.zeros(probabilities.shape, bool)
 
@@ -142,14 +142,14 @@ class Hierarchy:
         probabilities = np.zeros((len(pictures), *shape), np.float16)
         liver = np.zeros(probabilities.shape, bool)
         small = [resize_image(picture, self.coarse.input_shape[1]) for picture in pictures]
-        coarse = answers(self.coarse, small)[..., 0] < 0.5
+        coarse = predict_images(self.coarse, small)[..., 0] < 0.5
         region, coarse = liver_region(coarse, np.stack(small)[..., GREEN])
         if region is None:
             return probabilities, liver
         wanted = np.flatnonzero(coarse.any(axis=(1, 2)))
         crops = liver_crops([picture[..., GREEN] for picture in pictures], numbers, region, size, wanted=wanted)
-        fine = filled(answers(self.liver, crops)[..., 0] < 0.5)
-        tumour = answers(self.tumour, with_liver(crops, fine))[..., TUMOUR_CHANNEL]
+        fine = filled(predict_images(self.liver, crops)[..., 0] < 0.5)
+        tumour = predict_images(self.tumour, with_liver(crops, fine))[..., TUMOUR_CHANNEL]
         matrix = region.map(size, shape)
         for place, inside, answer in zip(wanted, fine, tumour, strict=True):
             liver[place] = put_back(inside, matrix, shape) > 0.5
@@ -196,12 +196,3 @@ class OfSuperpixels:
             for part in (found.labels == TUMOUR, found.liver)
         )
         return tumour.astype(np.float16), liver > 0.5
-
-
-def answers(model: keras.Model, images: Sequence[np.ndarray]) -> np.ndarray:
-    """Answers, float32 (n, size, size, classes), to n uint8 images."""
-    parts = [
-        predict_batch(model, np.stack(images[start : start + BATCH]), BATCH, False)
-        for start in range(0, len(images), BATCH)
-    ]
-    return np.concatenate(parts) if parts else np.zeros((0, *model.output_shape[1:]), np.float32)

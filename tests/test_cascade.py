@@ -98,8 +98,8 @@ def test_a_liver_that_is_dark_is_looked_for_in_brighter_slices(level, looks, mon
     small = np.zeros((2, 32, 32, 3), np.uint8)
     small[:, 8:20, 10:25] = level
     seen = []
-    predicted = module._in_batches
-    monkeypatch.setattr(module, "_in_batches", lambda model, images, **kwargs: (
+    predicted = module.predict_images
+    monkeypatch.setattr(module, "predict_images", lambda model, images, **kwargs: (
         seen.append(int(images.max())), predicted(model, images, **kwargs))[1])
     probabilities, region, found = Cascade(used_to_bright, used_to_bright)._find_liver(small)
     assert seen == [int(level * gain) for gain in (1, 1.5, 2, 2.5)][:looks]

@@ -24,11 +24,11 @@ import tensorflow as tf
 from tqdm.auto import tqdm
 
 from .augmentation import Augmentation
-from .cascade import AUGMENTATIONS, BATCH, LIVER_SHARE, PASSES, STAGES, WINDOWS, Cascade, region_cache
+from .cascade import AUGMENTATIONS, LIVER_SHARE, PASSES, STAGES, WINDOWS, Cascade, region_cache
 from .clocks import StepClock
-from .files import DataError, atomic_path, fingerprint
+from .files import DataError, fingerprint, read_table, write_table
 from .generators import SliceCache, batches, decode_slices, resize_image
-from .inference import TUMOUR_CHANNEL, enlarged, predict_batch
+from .inference import BATCH, TUMOUR_CHANNEL, enlarged, predict_images
 from .losses import LOSSES
 from .masks import TUMOUR, read_labels
 from .metrics import PooledDice, TumourDice, bce_dice_loss
@@ -55,6 +55,13 @@ PARTS = {"phantom": 48, **WINDOWS}  # rows and columns that a rung with windows 
 SECONDS = {"phantom": 4.0, "tiny": 300.0, "full": 4 * 3600.0}  # of training a rung, unless told otherwise
 COST_DEPTH = 4  # poolings of the report's network, which with 64 filters has 31 million parameters
 LARGEST = {"phantom": 16, "tiny": 64, "full": 64}  # filters that the cost ladder trains; more are timed
+_REACHED = ["tumour_dice_per_case", "low", "high", "cases", "left_out", "false_positive_voxels"]
+_TIMED = {"parameters": int, "seconds_per_training_image": float, "seconds_per_100_slices": float}
+_COSTS = ["parameters", "training_seconds", "training_images", "seconds_per_training_image", "seconds_per_100_slices"]
+_SCORED = {
+    "volume": int, "dice": float, "truth_voxels": int, "predicted_voxels": int, "shared_voxels": int,
+    "training_seconds": float, "training_images": int, **_TIMED,
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,8 +85,8 @@ class WholeSlices:
         shape, size = pictures[0].shape[:2], self.network.input_shape[1]
         probabilities = np.zeros((len(pictures), *shape), np.float16)
         for start in range(0, len(pictures), BATCH):
-            images = np.stack([resize_image(picture, size) for picture in pictures[start : start + BATCH]])
-            for place, answer in enumerate(predict_batch(self.network, images, BATCH, flips), start):
+            images = [resize_image(picture, size) for picture in pictures[start : start + BATCH]]
+            for place, answer in enumerate(predict_images(self.network, images, flips=flips), start):
                 probabilities[place] = enlarged(answer[..., TUMOUR_CHANNEL], shape)
         return probabilities, None
 
@@ -148,7 +155,7 @@ class _Climb:
             predictor = Cascade(finder, network)
         rows, predicting = [], 0.0
         for made in networks:  # compiled before anything is timed
-            predict_batch(made, np.zeros((1, *made.input_shape[1:]), np.uint8), BATCH, flips=False)
+            predict_images(made, np.zeros((1, *made.input_shape[1:]), np.uint8))
         validation = self.table[self.table.split == "validation"]
         groups = validation.groupby("volume")
         for volume, of_volume in tqdm(groups, desc="validation patients", unit="volume", delay=2):
@@ -181,7 +188,7 @@ class _Climb:
         took = {}
         for name, number, work in (
             ("seconds_per_training_image", len(images), lambda: network.train_on_batch(images, truth)),
-            ("seconds_per_100_slices", BATCH / 100, lambda: predict_batch(network, pictures, BATCH, flips=False)),
+            ("seconds_per_100_slices", BATCH / 100, lambda: predict_images(network, pictures)),
         ):
             work()
             started = time.perf_counter()
@@ -229,9 +236,8 @@ def climb(
         path = climbing.folder / f"{_key(rung)}.csv"
         if not path.exists():
             rows = climbing.scored(rung)
-            with atomic_path(path) as temporary:
-                rows.to_csv(temporary, index=False)
-        found.append(pd.read_csv(path).assign(rung=rung.name))
+            write_table(path, rows)
+        found.append(read_table(path, _SCORED).assign(rung=rung.name))
     found = pd.concat(found, ignore_index=True)
     return found[["rung", *found.columns.drop("rung")]]
 
@@ -283,9 +289,7 @@ def ladder_table(results: pd.DataFrame, *, against: str | None = None) -> pd.Dat
             "worse": 0 if gain is None else gain.worse,
             "false_positive_voxels": int(rung.predicted_voxels[rung.truth_voxels == 0].sum()),
         }
-        row |= rung[
-            ["parameters", "training_seconds", "training_images", "seconds_per_training_image", "seconds_per_100_slices"]
-        ].mean()
+        row |= rung[_COSTS].mean()
         rows[name], before = row, name
     counts = dict.fromkeys(("cases", "left_out", "better", "worse", "false_positive_voxels", "parameters", "training_images"), int)
     return pd.DataFrame.from_dict(rows, "index").rename_axis("rung").astype(counts)
@@ -314,8 +318,8 @@ def cost_ladder(
     Returns
     -------
     DataFrame, indexed by the number of filters
-        The columns of :func:`ladder_table` but those of ``gain``; the scores are NaN, and the counts 0, where
-        ``trained`` is False.
+        The columns of :func:`ladder_table` but those of ``gain``, and ``trained``; where that is False, all but
+        ``parameters`` and the two times of an image and of slices is NaN.
     """
     if list(filters) != sorted(set(filters)):
         raise ValueError(f"filters must rise, got {list(filters)}")
@@ -332,10 +336,9 @@ def cost_ladder(
     for rung in rungs[len(trained) :]:
         path = climbing.folder / f"{_key(rung)}-timed.csv"
         if not path.exists():
-            with atomic_path(path) as temporary:
-                pd.DataFrame([climbing.timed(rung)]).to_csv(temporary, index=False)
-        found = pd.concat([found, pd.read_csv(path).assign(rung=rung.name).set_index("rung")])
-    found = found.drop(columns=[name for name in ("gain", "gain_low", "gain_high", "better", "worse") if name in found])
+            write_table(path, pd.DataFrame([climbing.timed(rung)]))
+        found = pd.concat([found, read_table(path, _TIMED)])
+    found = found.reindex(columns=[*_REACHED, *_COSTS])
     found["trained"] = [rung.filters <= largest for rung in rungs]
     return found.set_axis(pd.Index([rung.filters for rung in rungs], name="filters"))
 

@@ -202,5 +202,17 @@ def test_filters_cost_and_those_too_many_are_only_timed(patients, settings, smal
     assert table.parameters.tolist() == expected
     assert table.tumour_dice_per_case.notna().tolist() == [True, True, False]
     assert (table[["seconds_per_training_image", "seconds_per_100_slices"]] > 0).all(axis=None)
+    timed = ladder.cost_ladder(settings, patients, filters=(1, 2), seconds=3, largest=0)
+    assert timed.columns.tolist() == table.columns.tolist()
+    assert timed.parameters.tolist() == expected[:2] and not timed.trained.any()
+    assert timed[["tumour_dice_per_case", "cases", "training_seconds"]].isna().all(axis=None)
     with pytest.raises(ValueError, match="filters must rise"):
         ladder.cost_ladder(settings, patients, filters=(4, 2))
+
+
+def test_scores_that_were_cut_short_are_named(patients, settings, small):
+    ladder.climb(settings, patients, [PLAIN], seconds=3)
+    [stored] = (settings.output_root / "ladder").glob("*/*.csv")
+    stored.write_text(stored.read_text()[:20])
+    with pytest.raises(DataError, match=f"{stored.name}: damaged, or of another version"):
+        ladder.climb(settings, patients, [PLAIN], seconds=3)

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import html
 import io
-import json
 import os
 import secrets
 import socket
@@ -32,7 +31,7 @@ from .drawing import (
     error_map, outlined, panels, show_ct, styled,
 )
 from .distances import bounding_box
-from .files import DataError, atomic_path, shown, temporary_folder
+from .files import DataError, shown, temporary_folder, write_json
 from .masks import TUMOUR
 from .pictures import read_image
 from .scan_access import PICTURES, UPLOAD_MEGABYTES, VOLUMES, Scan, inside, keep_upload, list_scans, suggestions
@@ -301,8 +300,7 @@ def write_notebook(path: Path, **arguments: object) -> Path:
     }
     kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
     notebook = {"cells": [cell], "metadata": {"kernelspec": kernel, "title": "Prediction reviewer"}, "nbformat": 4, "nbformat_minor": 5}
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(notebook, indent=1), encoding="utf-8")
+    write_json(path, notebook)
     return path
 
 

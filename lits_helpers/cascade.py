@@ -25,7 +25,7 @@ from tqdm.auto import tqdm
 
 from .augmentation import Augmentation
 from .clocks import ClockSchedule
-from .files import DataError, atomic_path, fingerprint, shown
+from .files import DataError, atomic_path, fingerprint, shown, write_json
 from .generators import SliceCache, batches, build_cache, decode_slices, resize_image
 from .inference import BATCH, TUMOUR_CHANNEL, predict_images
 from .masks import LIVER, TUMOUR, read_labels
@@ -127,9 +127,8 @@ def train_cascade(settings: Settings, table: pd.DataFrame, *, minutes: float | N
         network.set_weights(load_checkpoint(last, _seen(stage, name)).get_weights())
         with atomic_path(folder / f"{name}.keras") as temporary:
             keras.Model(network.inputs, network.outputs).save(temporary)  # without what only training needs
-    with atomic_path(folder / "cascade.json") as temporary:
-        sizes = {name: _stage_settings(settings, name).image_size for name in STAGES[settings.profile]}
-        temporary.write_text(json.dumps({"sizes": sizes, "threshold": THRESHOLD, "minutes": minutes}, indent=2), encoding="utf-8")
+    sizes = {name: _stage_settings(settings, name).image_size for name in STAGES[settings.profile]}
+    write_json(folder / "cascade.json", {"sizes": sizes, "threshold": THRESHOLD, "minutes": minutes})
     return folder
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from .files import atomic_path, fingerprint, read_table
+from .files import fingerprint, read_table, write_table
 from .generators import decode_slices
 from .inference import evaluate_slices, predict_slices
 from .scoring import patient_scores
@@ -128,7 +128,5 @@ def _score_fold(settings: Settings, split: pd.DataFrame, stored: Path, *, minute
     model = load_checkpoint(folder / "best.keras", settings.image_size)
     tested = split[split.split == "test"]
     cache = decode_slices(split, settings.image_size, settings.output_root)
-    scores = evaluate_slices(tested, predict_slices(model, cache, tested))
-    with atomic_path(stored) as temporary:
-        scores.to_csv(temporary, index=False)
+    write_table(stored, evaluate_slices(tested, predict_slices(model, cache, tested)))
     return True

@@ -27,7 +27,7 @@ import tensorflow as tf
 from . import __version__
 from . import blocks as _blocks, losses as _losses, metrics as _metrics  # noqa: F401  saved networks name what is in them
 from .augmentation import Augmentation
-from .files import DataError, atomic_path, fingerprint, read_table
+from .files import DataError, atomic_path, fingerprint, read_table, write_json
 from .settings import Settings
 from .splits import check_patient_split
 
@@ -195,5 +195,4 @@ def write_description(
         },
         "settings": {name: str(value) for name, value in dataclasses.asdict(settings).items()},
     }
-    with atomic_path(folder / "run.json") as temporary:
-        temporary.write_text(json.dumps(description, indent=2), encoding="utf-8")
+    write_json(folder / "run.json", description)

@@ -32,7 +32,7 @@ from .blocks import segmenter
 from .losses import class_loss
 from .augmentation import Augmentation
 from .devices import precision_policy, strategy, train_in_parts
-from .files import DataError, atomic_path, require_free_space, shown
+from .files import DataError, atomic_path, require_free_space, shown, write_table
 from .generators import SliceCache, batches, decode_slices
 from .model import unet
 from .recipes import RECIPES
@@ -410,8 +410,7 @@ class _RunFolder(keras.callbacks.Callback):
         with atomic_path(state_path(self.folder, number)) as temporary:
             self.model.save(temporary)
         # The epoch is finished with its row, whose state is there; what follows from both, settle does.
-        with atomic_path(self.folder / "history.csv") as temporary:
-            pd.DataFrame(self.rows).to_csv(temporary, index=False)
+        write_table(self.folder / "history.csv", pd.DataFrame(self.rows))
         settle(self.folder)
 
         if number < self.params["epochs"] and now + (now - self.started) > self.deadline:

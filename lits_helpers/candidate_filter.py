@@ -34,7 +34,6 @@ from .candidates import NO_FEATURES
 from .distances import bounding_box
 from .files import DataError, atomic_path
 from .lesions import LesionCounts, components
-from .masks import LIVER, TUMOUR
 
 TREES = 256  # Chlebus et al. 2018
 THRESHOLDS = tuple(step / 20 for step in range(21))
@@ -262,12 +261,12 @@ def out_of_fold(
 # What the filter does --------------------------------------------------------------------------
 
 
-def filter_candidates(prediction: np.ndarray, probabilities: Sequence[float], *, threshold: float) -> np.ndarray:
+def filter_candidates(tumour: np.ndarray, probabilities: Sequence[float], *, threshold: float) -> np.ndarray:
     """Take the candidates out whose probability is under a threshold.
 
     Parameters
     ----------
-    prediction : bool array (slices, rows, columns), or labels 0/1/2
+    tumour : bool array (slices, rows, columns)
         The mask whose candidates were described.
     probabilities : float sequence (candidates,)
         Of :meth:`CandidateFilter.probabilities`, in the order of the candidates' numbers.
@@ -276,75 +275,35 @@ def filter_candidates(prediction: np.ndarray, probabilities: Sequence[float], *,
 
     Returns
     -------
-    array, same shape and dtype
-        In labels a rejected tumour becomes liver where a liver was predicted, else background.
+    bool array, same shape
     """
-    is_mask = prediction.dtype == bool
-    tumour = prediction if is_mask else prediction == TUMOUR
     box = bounding_box(tumour)
     numbered, count = components(tumour[box])
     probabilities = np.asarray(probabilities, float)
     if probabilities.shape != (count,):
         raise DataError(f"the mask has {count} candidates, got {probabilities.size} probabilities: give its own")
-    rejected = np.concatenate([[False], probabilities < threshold])[numbered]
-    filtered = prediction.copy()
-    filtered[box][rejected] = 0 if is_mask or not (prediction == LIVER).any() else LIVER
+    filtered = np.zeros_like(tumour)
+    filtered[box] = np.concatenate([[False], probabilities >= threshold])[numbered]
     return filtered
 
 
-def threshold_scores(candidates: pd.DataFrame, probabilities: Sequence[float]) -> pd.DataFrame:
-    """What each threshold of :data:`THRESHOLDS` keeps, and the Dice it leaves.
+def choose_filter_threshold(true: Sequence[bool], probabilities: Sequence[float]) -> float:
+    """The threshold of :data:`THRESHOLDS` whose candidates have the best F1; of equal ones the lowest.
+
+    F1 counts false findings by number, and needs no masks.
 
     Parameters
     ----------
-    candidates : DataFrame
-        Of :func:`lits_helpers.candidates.candidate_table`, labelled.
+    true : bool sequence (candidates,)
     probabilities : float sequence (candidates,)
         By a filter that has not seen these patients: of validation patients, or out of fold.
-
-    Returns
-    -------
-    DataFrame, one row a threshold
-        ``threshold``; ``candidates`` kept and those of them that are ``right``; ``precision``,
-        NaN where none is kept; ``right_kept``, share of the true candidates; ``f1`` of these two;
-        ``dice_per_case``, mean Dice of the tumour over the ``cases`` that have tumour in truth and
-        a candidate (0 where all of it is rejected; cases without candidates are the same at every
-        threshold).
     """
-    probabilities = np.asarray(probabilities, float)
-    if len(probabilities) != len(candidates) or "true" not in candidates:
-        raise DataError(
-            f"{len(candidates)} candidates and {len(probabilities)} probabilities: give one for each, and a "
-            "table with labels"
-        )
-    rows = []
+    true, probabilities = np.asarray(true, bool), np.asarray(probabilities, float)
+    if true.shape != probabilities.shape:
+        raise DataError(f"{true.size} candidates and {probabilities.size} probabilities: give one for each")
+    scores = []
     for threshold in THRESHOLDS:
         kept = probabilities >= threshold
-        right = int((candidates.true & kept).sum())
-        counts = LesionCounts(int(candidates.true.sum()), right, int(kept.sum()), right)
-        sizes = candidates[["voxels", "true_voxels"]].mul(kept, axis=0).groupby(candidates.volume).sum()
-        truth = candidates.groupby("volume").case_tumour_voxels.first()
-        dice = (2 * sizes.true_voxels / (truth + sizes.voxels))[truth > 0]
-        rows.append(
-            {
-                "threshold": threshold, "candidates": counts.predictions, "right": right,
-                "precision": counts.precision, "right_kept": counts.recall, "f1": counts.f1,
-                "dice_per_case": dice.mean(), "cases": len(dice),
-            }
-        )  # fmt: skip
-    return pd.DataFrame(rows)
-
-
-def choose_filter_threshold(
-    candidates: pd.DataFrame, probabilities: Sequence[float], *, by: str = "dice_per_case"
-) -> float:
-    """The threshold with the best score of :func:`threshold_scores`; of equal ones the lowest.
-
-    ``by`` is ``"dice_per_case"``, or ``"f1"`` where false findings count by number.
-    """
-    if by not in ("dice_per_case", "f1"):
-        raise ValueError(f"by is 'dice_per_case' or 'f1', got {by!r}")
-    scores = threshold_scores(candidates, probabilities)
-    if scores[by].isna().all():
-        raise DataError("no candidate belongs to a patient with tumour: give validation patients that have some")
-    return float(scores.threshold[scores[by].idxmax()])
+        right = int((true & kept).sum())
+        scores.append(LesionCounts(int(true.sum()), right, int(kept.sum()), right).f1)
+    return THRESHOLDS[int(np.argmax(scores))]

@@ -20,8 +20,7 @@ from tqdm.auto import tqdm
 
 from .distances import bounding_box, check_spacing
 from .files import DataError
-from .lesions import components
-from .scoring import overlap
+from .lesions import components, match_lesions
 from .uncertainty import quotient
 from .windows import WINDOWS, windowed
 
@@ -29,7 +28,7 @@ RING_PIXELS = 10  # how far around a candidate its neighbourhood reaches, within
 GREY_LEVELS = 16  # of the co-occurrence matrices
 TEXTURES = ("contrast", "homogeneity", "energy", "correlation")
 # Columns of a table of candidates that a forest must not see.
-NO_FEATURES = ("volume", "patient", "candidate", "true", "true_voxels", "case_tumour_voxels")
+NO_FEATURES = ("volume", "patient", "candidate", "true")
 _SHAPES = ("voxels", "volume_ml", "slices", "extent", "elongation", "flatness", "sphericity")
 _PLACES = ("liver_share", "border_mean_pixels", "border_least_pixels")
 _INTENSITIES = ("mean", "deviation", "low", "median", "high", "contrast", "z_score")
@@ -263,34 +262,18 @@ def _texture(grey: np.ndarray, inside: np.ndarray) -> dict[str, float]:
     return {kind: float(graycoprops(pairs, kind)[0, 0]) for kind in TEXTURES}
 
 
-def label_candidates(tumour: np.ndarray, truth: np.ndarray, *, share: float = 0.0) -> pd.DataFrame:
-    """Which candidates are true: more than a share of their voxels lies in true tumour.
+def label_candidates(tumour: np.ndarray, truth: np.ndarray) -> pd.DataFrame:
+    """Which candidates are true: those that share a voxel with true tumour.
 
     Parameters
     ----------
     tumour, truth : bool array (slices, rows, columns)
         Predicted and true tumour.
-    share : float
-        In [0, 1). At 0 one shared voxel is enough, as for the precision at any overlap
-        (:func:`lits_helpers.lesions.match_lesions`).
 
     Returns
     -------
     DataFrame, one row a candidate, as of :func:`candidate_features`
-        ``candidate``; ``true``; ``true_voxels``, how many lie in true tumour;
-        ``case_tumour_voxels``, those of the whole truth.
+        ``candidate`` and ``true``, as ``touched`` of :func:`lits_helpers.lesions.match_lesions`.
     """
-    if not 0 <= share < 1:
-        raise ValueError(f"the share lies in [0, 1), got {share}")
-    counts = overlap(truth, tumour)
-    box = bounding_box(tumour)
-    numbered, count = components(tumour[box])
-    voxels, shared = (
-        np.bincount(numbered[mask], minlength=count + 1)[1:] for mask in (numbered > 0, truth[box])
-    )
-    return pd.DataFrame(
-        {
-            "candidate": np.arange(1, count + 1), "true": shared > share * voxels, "true_voxels": shared,
-            "case_tumour_voxels": counts.truth_pixels,
-        }
-    )  # fmt: skip
+    found = match_lesions(truth, tumour).predicted
+    return pd.DataFrame({"candidate": found.lesion, "true": found.touched})

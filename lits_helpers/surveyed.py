@@ -145,7 +145,7 @@ def _grow(settings: Settings, table: pd.DataFrame, cascade: Cascade, path: Path,
     least = 0.5
     if (kinds > 1).all():
         outside = out_of_fold(found, found.true, found.volume, seed=settings.seed, folds=found.volume.nunique())
-        least = choose_filter_threshold(found, outside, by="f1")  # as the paper's forest is for false findings
+        least = choose_filter_threshold(found.true, outside)
     with atomic_path(chosen) as temporary:
         temporary.write_text(json.dumps(least), encoding="utf-8")
     train_filter(found, found.true, seed=settings.seed).save(path)

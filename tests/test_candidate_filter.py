@@ -9,7 +9,7 @@ from sklearn.ensemble import RandomForestClassifier
 
 from lits_helpers import candidate_filter
 from lits_helpers.candidate_filter import (
-    CandidateFilter, choose_filter_threshold, filter_candidates, out_of_fold, threshold_scores, train_filter,
+    CandidateFilter, choose_filter_threshold, filter_candidates, out_of_fold, train_filter,
 )
 from lits_helpers.candidates import CandidateCase, candidate_table
 from lits_helpers.files import DataError
@@ -57,7 +57,7 @@ def test_no_candidates_have_no_probabilities():
 
 def test_names_labels_and_features_that_are_never_known_are_not_learnt_from():
     features, true = some_features()
-    features = features.assign(volume=1, candidate=2, true=true, true_voxels=3, case_tumour_voxels=4, texture=np.nan)
+    features = features.assign(volume=1, candidate=2, true=true, texture=np.nan)
     assert train_filter(features, true, seed=0, trees=3).names.tolist() == ["size", "depth", "contrast", "volume_ml"]
 
 
@@ -208,16 +208,6 @@ def test_an_empty_mask_stays_empty_and_a_full_one_is_one_candidate():
     assert not filter_candidates(FULL, [0.1], threshold=0.5).any()
 
 
-@pytest.mark.parametrize(("elsewhere", "becomes"), [(1, 1), (0, 0)], ids=["liver predicted", "tumour alone"])
-def test_a_rejected_tumour_of_labels_becomes_what_surrounds_it(elsewhere, becomes):
-    labels = np.full(SHAPE, elsewhere, np.uint8)
-    labels[FIRST] = labels[SECOND] = 2
-    filtered = filter_candidates(labels, [0.1, 0.9], threshold=0.5)
-    assert filtered.dtype == np.uint8
-    assert (filtered[FIRST] == becomes).all() and (filtered[SECOND] == 2).all()
-    assert (filtered == 2).sum() == 2
-
-
 def test_probabilities_of_another_mask_are_refused():
     with pytest.raises(DataError, match="has 2 candidates, got 3"):
         filter_candidates(drawn(FIRST, SECOND), [0.1, 0.2, 0.3], threshold=0.5)
@@ -225,43 +215,25 @@ def test_probabilities_of_another_mask_are_refused():
 
 # The threshold ---------------------------------------------------------------------------------
 
-# Volume 1: a true candidate of 10 voxels, 8 of them tumour of 12, and a false one of 20.
-# Volume 2, of 10 tumour voxels: a true one of 10, all tumour. Volume 3, without tumour: a false one.
-CANDIDATES = pd.DataFrame(
-    {
-        "volume": [1, 1, 2, 3], "voxels": [10, 20, 10, 5], "true": [True, False, True, False],
-        "true_voxels": [8, 0, 10, 0], "case_tumour_voxels": [12, 12, 10, 0],
-    }
-)  # fmt: skip
+TRUE = [True, False, True, False]
 
 
-def test_a_threshold_is_scored_by_what_it_keeps():
-    scores = threshold_scores(CANDIDATES, [0.6, 0.3, 0.2, 0.3]).set_index("threshold")
-    assert scores.loc[0.0, ["candidates", "right", "precision", "right_kept", "cases"]].tolist() == [4, 2, 0.5, 1, 2]
-    assert scores.dice_per_case[0.0] == pytest.approx((16 / 42 + 1) / 2)
-    assert scores.loc[0.5, ["candidates", "right", "precision", "right_kept"]].tolist() == [1, 1, 1, 0.5]
-    assert scores.f1[0.5] == pytest.approx(2 / 3)
-    assert scores.dice_per_case[0.5] == pytest.approx((16 / 22 + 0) / 2)
-    assert scores.loc[1.0, ["candidates", "dice_per_case", "f1"]].tolist() == [0, 0, 0]
-    assert np.isnan(scores.precision[1.0])
+@pytest.mark.parametrize(
+    ("probabilities", "best"),
+    [
+        ([0.6, 0.3, 0.5, 0.3], 0.35),  # both true ones alone: 1
+        ([0.6, 0.1, 0.4, 0.3], 0.35),
+        ([0.6, 0.3, 0.2, 0.3], 0),  # all four: 2 * 2 / (2 + 4), as the first alone, 2 * 1 / (2 + 1)
+        ([0.6, 0.7, 0.1, 0.8], 0),
+    ],
+)
+def test_the_threshold_with_the_best_f1_is_chosen_and_of_equal_ones_the_lowest(probabilities, best):
+    assert choose_filter_threshold(TRUE, probabilities) == best
 
 
-def test_the_best_threshold_depends_on_what_counts_and_of_equal_ones_the_lowest_is_taken():
-    probabilities = [0.6, 0.3, 0.2, 0.3]
-    assert choose_filter_threshold(CANDIDATES, probabilities) == 0  # 0.69 with volume 2, 0.36 without
-    assert choose_filter_threshold(CANDIDATES, probabilities, by="f1") == 0  # 2/3 as at 0.35
-    assert choose_filter_threshold(CANDIDATES, [0.6, 0.3, 0.5, 0.3]) == 0.35
-    assert choose_filter_threshold(CANDIDATES, [0.6, 0.1, 0.4, 0.3]) == 0.15  # what volume 3 loses has no Dice
-    assert choose_filter_threshold(CANDIDATES, [0.6, 0.1, 0.4, 0.3], by="f1") == 0.35
-
-
-def test_a_choice_without_tumour_or_of_another_score_is_refused():
-    with pytest.raises(DataError, match="patient with tumour"):
-        choose_filter_threshold(CANDIDATES[3:], [0.3])
-    with pytest.raises(ValueError, match="by is"):
-        choose_filter_threshold(CANDIDATES, [0.1] * 4, by="precision")
+def test_probabilities_of_other_candidates_choose_no_threshold():
     with pytest.raises(DataError, match="4 candidates and 3 probabilities"):
-        threshold_scores(CANDIDATES, [0.1] * 3)
+        choose_filter_threshold(TRUE, [0.1] * 3)
 
 
 # A whole filter ---------------------------------------------------------------------------------

@@ -218,24 +218,16 @@ def test_what_cannot_be_described_is_refused(image, tumour, options, message):
 THREE = drawn(np.s_[0, 0, 0:4], np.s_[2, 5, 0:2], np.s_[4, 9, 9])
 
 
-@pytest.mark.parametrize(("share", "true"), [(0, [True, True, False]), (0.25, [False, True, False])])
-def test_a_candidate_is_true_if_more_than_a_share_of_it_is_tumour(share, true):
+def test_a_candidate_is_true_if_one_voxel_of_it_is_tumour():
     truth = drawn(np.s_[0, 0, 3:6], np.s_[2, 5, 1])  # one of four voxels, and one of two
-    table = label_candidates(THREE, truth, share=share)
-    assert table.true.tolist() == true
-    assert table.true_voxels.tolist() == [1, 1, 0]
-    assert table.case_tumour_voxels.tolist() == [4, 4, 4]
+    table = label_candidates(THREE, truth)
+    assert table.candidate.tolist() == [1, 2, 3] and table.true.tolist() == [True, True, False]
 
 
 def test_every_candidate_is_false_where_there_is_no_tumour_and_true_where_all_is():
     assert label_candidates(THREE, EMPTY).true.tolist() == [False] * 3
-    assert label_candidates(THREE, FULL, share=0.99).true.tolist() == [True] * 3
+    assert label_candidates(THREE, FULL).true.tolist() == [True] * 3
     assert label_candidates(EMPTY, FULL).empty
-
-
-def test_a_share_of_one_cannot_be_exceeded():
-    with pytest.raises(ValueError, match="share"):
-        label_candidates(THREE, FULL, share=1)
 
 
 def test_a_table_holds_the_candidates_of_all_cases_with_their_labels():

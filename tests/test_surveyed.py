@@ -185,8 +185,7 @@ def test_a_forest_and_its_threshold_tell_the_candidates_of_few_patients_with_les
     volume = np.repeat(np.arange(7), 3)
     true = np.isin(np.arange(21), [0, 3])  # one candidate of patients 0 and 1 each
     found = pd.DataFrame({
-        "volume": volume, "mean": np.where(true, 20.0, 90.0), "voxels": 5, "true": true, "true_voxels": 5 * true,
-        "case_tumour_voxels": 5 * (volume < 2),
+        "volume": volume, "mean": np.where(true, 20.0, 90.0), "voxels": 5, "true": true,
     })
     monkeypatch.setattr(surveyed, "volumes", lambda table: [(table.head(1), [np.zeros((2, 2, 3), np.uint8)])])
     monkeypatch.setattr(surveyed, "candidate_table", lambda cases: found)

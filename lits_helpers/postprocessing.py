@@ -19,11 +19,10 @@ from scipy import ndimage
 
 from .distances import bounding_box
 from .files import DataError
+from .lesions import components
 from .masks import LIVER, TUMOUR
 
 Spacing = tuple[float, float, float]
-# Voxels that touch at a face, edge or corner belong together: a crumb beside a tumour stays with it.
-TOUCHING = np.ones((3, 3, 3), bool)
 FILLING = ("none", "slices", "volume")
 
 
@@ -41,7 +40,7 @@ def largest_component(mask: np.ndarray) -> np.ndarray:
         Empty where the mask is.
     """
     box = bounding_box(mask)
-    parts, number = ndimage.label(mask[box], TOUCHING)
+    parts, number = components(mask[box])
     kept = np.zeros_like(mask)
     if number:
         kept[box] = parts == 1 + np.argmax(np.bincount(parts.ravel())[1:])
@@ -125,7 +124,7 @@ def without_small(
     if minimum_voxels <= 1:
         return mask.copy()
     box = bounding_box(mask)
-    parts, _ = ndimage.label(mask[box], TOUCHING)
+    parts, _ = components(mask[box])  # at corners too: a crumb beside a tumour stays with it
     sizes = np.bincount(parts.ravel(), minlength=1)
     sizes[0] = 0
     kept = np.zeros_like(mask)
@@ -192,7 +191,7 @@ def hysteresis(probability: np.ndarray, *, low: float, high: float) -> np.ndarra
         raise ValueError(f"low ({low}) must not be above high ({high})")
     mask = probability > low
     box = bounding_box(mask)
-    parts, number = ndimage.label(mask[box], TOUCHING)
+    parts, number = components(mask[box])
     sure = np.zeros(number + 1, bool)
     sure[parts[probability[box] > high]] = True
     sure[0] = False

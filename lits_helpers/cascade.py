@@ -31,11 +31,11 @@ from .inference import BATCH, TUMOUR_CHANNEL, predict_images
 from .masks import LIVER, TUMOUR, read_labels
 from .pictures import read_image
 from .postprocessing import filled, hysteresis
-from .regions import GREEN, Region, liver_crops, liver_region, put_back, through
+from .regions import Region, liver_crops, liver_region, put_back, through
 from .runs import load_checkpoint, read_history, run_folder, state_path
 from .settings import Settings
 from .training import Task, class_network, passes, run, shared_by
-from .windows import three_channels
+from .windows import GREEN, three_channels
 
 # Chosen by a handful of runs on folds of 20 LiTS volumes, by hand; sizes of "full" are not tried.
 STAGES = {

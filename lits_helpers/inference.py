@@ -24,7 +24,7 @@ from .pictures import read_image, write_image
 from .scoring import slice_scores
 from .uncertainty import quotient
 from .volumes import read_volume, write_labels
-from .windows import three_channels
+from .windows import GREEN, three_channels
 
 
 # What decides whether a slice is shown to the network: a rule on its picture, or an answer a slice.
@@ -47,7 +47,7 @@ def shows_body(picture: np.ndarray, *, share: float = 0.01) -> bool:
     share : float
         From 0 to 1. A hundredth of a 400 mm field of view is 16 cm2, less than a neck.
     """
-    return bool((picture[..., 1] > 0).mean() >= share)
+    return bool((picture[..., GREEN] > 0).mean() >= share)
 
 
 def _checked(wanted: Wanted | None, slices: int) -> Wanted | None:

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from .distances import bounding_box
 from .postprocessing import largest_component
 
-GREEN = 1  # the channel that shows -40 to 160 HU (lits_helpers.windows)
 MARGIN = 0.1  # of the liver's length, on each side
 MIDDLE = 128  # what the liver's median becomes in a crop
 NEXT = 4  # slices whose numbers differ by more are no neighbours
@@ -74,12 +74,8 @@ def liver_region(liver: np.ndarray, green: np.ndarray) -> tuple[Region | None, n
     liver = largest_component(liver)
     if not liver.any():
         return None, liver
-    shadow = liver.any(axis=0)
-    ends = []
-    for axis in (1, 0):
-        filled = np.flatnonzero(shadow.any(axis=axis))
-        length = shadow.shape[1 - axis]
-        ends.append((filled[0] / length, (filled[-1] + 1) / length))
+    sides = zip(bounding_box(liver.any(axis=0)), liver.shape[1:], strict=True)
+    ends = [(side.start / length, side.stop / length) for side, length in sides]
     half = max(high - low for low, high in ends) / 2 * (1 + 2 * MARGIN)
     (top, bottom), (left, right) = ends
     return Region((top + bottom) / 2, (left + right) / 2, half, int(np.median(green[liver]))), liver

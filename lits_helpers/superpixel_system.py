@@ -37,9 +37,7 @@ from .inference import enlarged
 from .masks import LIVER, THRESHOLD, TUMOUR
 from .postprocessing import filled, largest_component
 from .superpixels import SCALES, candidates, painted, patches, refined
-
-# Red ends at 105 HU, where enhanced liver begins; green, at 160 HU, still tells it from its tumours.
-GREEN = 1
+from .windows import GREEN
 
 
 @dataclass(frozen=True)

@@ -20,9 +20,10 @@ from .masks import LIVER, LIVER_AND_TUMOUR, TUMOUR
 from .metrics import bce_dice_loss
 from .networks3d import fractal_residual_classifier, unet3d
 from .superpixel_system import (
-    GREEN, SuperpixelOptions, SuperpixelSystem, levelled, predict_liver, shrunken,
+    SuperpixelOptions, SuperpixelSystem, levelled, predict_liver, shrunken,
 )
 from .superpixels import candidates, patches, share_inside
+from .windows import GREEN
 
 LIVER_PRIOR = 0.1  # about the share of an abdomen's slices that is liver
 # Of an auxiliary answer in the loss: Szegedy et al., "Going Deeper with Convolutions", section 5.

@@ -36,6 +36,7 @@ from .generators import SliceCache, batches, build_cache, decode_slices
 from .losses import LOSSES
 from .masks import THRESHOLD, TUMOUR, read_labels
 from .metrics import TumourDice
+from .rungs import CLASS_THRESHOLD
 from .runs import load_checkpoint, read_history, run_folder, state_path
 from .settings import Settings
 from .sorting import choose_triage_threshold, predict_classes, train_sorter
@@ -61,7 +62,6 @@ BAI = {"tiny": SuperpixelOptions(liver_steps=60, steps=120), "full": FULL}
 SHARED = 2.5  # times as long for the network that four systems share, which sees most and the largest slices
 # Over the training slices in an epoch: each is validated and stored, which takes of a few seconds most.
 PASSES = {"tiny": 20, "full": 1}
-CLASS_THRESHOLD = 0.5  # of a tumour's probability, for networks of three classes
 CANDIDATE_THRESHOLD = THRESHOLD  # of Chlebus's candidates: low, as a forest can only reject
 KEEP = 0.99  # of the validation patients' tumour slices, by Kaur's triage
 ON_SLICES = replace(AUGMENTATIONS["liver"], brightness=0.2)

@@ -21,9 +21,10 @@ from .inference import TUMOUR_CHANNEL, enlarged, predict_images
 from .masks import TUMOUR
 from .pictures import read_image
 from .postprocessing import filled
-from .regions import GREEN, liver_crops, liver_region, put_back
+from .regions import liver_crops, liver_region, put_back
 from .sorting import predict_pictures, triage
 from .superpixel_system import SuperpixelSystem, segment_volume
+from .windows import GREEN
 
 Found = tuple[np.ndarray, np.ndarray]
 

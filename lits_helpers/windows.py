@@ -26,6 +26,7 @@ WINDOWS = {
     "lungs": Window(1500, -600),
     "bone": Window(1800, 400),
 }
+GREEN = 1  # the channel of -40 to 160 HU: red ends at 105, where enhanced liver begins
 
 
 def windowed(hounsfield: np.ndarray, *, width: float, level: float) -> np.ndarray:

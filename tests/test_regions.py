@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from lits_helpers.regions import GREEN, Region, liver_crops, liver_region, neighbours, put_back, through
-from lits_helpers.windows import three_channels
+from lits_helpers.regions import Region, liver_crops, liver_region, neighbours, put_back, through
+from lits_helpers.windows import GREEN, three_channels
 
 WHOLE = Region(row=0.5, column=0.5, half=0.5, level=128)
 UPPER_RIGHT = Region(row=0.25, column=0.75, half=0.25, level=128)

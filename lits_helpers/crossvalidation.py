@@ -27,15 +27,13 @@ _COUNTS = ("volume", "slice", "truth_pixels", "predicted_pixels", "intersection"
 _SCORES = dict.fromkeys(_COUNTS, int) | {"dice": float, "iou": float}
 
 
-def cross_validate(
-    settings: Settings, table: pd.DataFrame, *, folds: int | None = None, minutes: float | None = None
-) -> pd.DataFrame:
-    """Score every patient by a network that was trained without it.
+def patients_of(slices: pd.DataFrame) -> pd.DataFrame:
+    """Scores of every patient by a network that was trained without it, of :func:`score_folds`.
 
     Parameters
     ----------
-    settings, table, folds, minutes
-        As for :func:`score_folds`.
+    slices : DataFrame
+        Of :func:`score_folds`.
 
     Returns
     -------
@@ -45,11 +43,6 @@ def cross_validate(
         :func:`lits_helpers.uncertainty.summarise_runs`:
         ``summarise_runs(dict(list(patients.groupby("fold"))))``.
     """
-    return patients_of(score_folds(settings, table, folds=folds, minutes=minutes))
-
-
-def patients_of(slices: pd.DataFrame) -> pd.DataFrame:
-    """What :func:`cross_validate` returns, from the slices that :func:`score_folds` scored."""
     if slices.empty:
         return slices
     patients = patient_scores(slices)

@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 from lits_helpers import crossvalidation, training
-from lits_helpers.crossvalidation import cross_validate, score_folds
+from lits_helpers.crossvalidation import patients_of, score_folds
 from lits_helpers.files import DataError
 from lits_helpers.index import build_index
 from lits_helpers.masks import TUMOUR, read_labels
@@ -67,6 +67,10 @@ def trained(monkeypatch):
 
     monkeypatch.setattr(crossvalidation, "train", train)
     return calls
+
+
+def cross_validate(*given, **more):
+    return patients_of(score_folds(*given, **more))
 
 
 def test_each_fold_is_trained_for_real_without_the_patients_it_is_tested_on(settings, table, capsys):

@@ -80,13 +80,13 @@ def _parser() -> argparse.ArgumentParser:
     convert.add_argument("--jpeg", action="store_true", help="images as JPEG (quality 95) in place of PNG")
     command("index", "Find slices and masks, classify them, print the counts.", skips=True)
     audit = command("audit", "Split, look for leaks by image similarity, and store both.", skips=True)
-    train = command("train", "Train the U-Net, or go on where an earlier run stopped.", skips=True)
+    train = command("train", "Train the recipe's networks, or go on where an earlier run stopped.", skips=True)
     crossvalidate = command(
         "crossvalidate", "Train and test folds of patients, or go on with it, and score all patients.", skips=True
     )
     crossvalidate.add_argument("--folds", type=_at_least_one, metavar="N", help="3 in profile tiny, 5 in full")
     for sub in (train, crossvalidate):
-        sub.add_argument("--epochs", type=_at_least_one, metavar="N", help="instead of the profile's")
+        sub.add_argument("--epochs", type=_at_least_one, metavar="N", help="instead of the profile's; recipe strong goes by --minutes alone")
         sub.add_argument(
             "--minutes", type=_minutes,
             help="stop after about this time, run again to go on; for recipe strong all the time there is",

@@ -158,15 +158,12 @@ class Augmentation:
     distractors: float = 0.0
 
     def __post_init__(self):
-        for name in ("brightness", "contrast"):
+        for name in ("brightness", "contrast", "intensity_probability", "lesions", "distractors"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be from 0 to 1, got {getattr(self, name)}")
         for name, least in (("gamma", 0), ("noise", 0), ("blur", 0), ("low_resolution", 1)):
             if not getattr(self, name) >= least:  # catches NaN too
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
-        for name in ("intensity_probability", "lesions", "distractors"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} must be from 0 to 1, got {getattr(self, name)}")
 
     def __repr__(self) -> str:
         """Leaves out the changes of intensity that are off: run folders, named by it, keep their names."""

@@ -36,7 +36,7 @@ RECIPES = {
         classes=3,
         changes={
             "tiny": dict(batch_size=4, epochs=24, learning_rate=3e-3),
-            "full": dict(image_size=256, filters=32, depth=4, batch_size=16, epochs=30, learning_rate=2e-3, schedule="cosine"),
+            "full": dict(filters=32, batch_size=16, epochs=30, learning_rate=2e-3, schedule="cosine"),
         },
     ),
     "strong": Recipe(

@@ -26,8 +26,8 @@ DARKER = (12, 100)
 BRIGHTER = (15, 40)
 SMALLEST_LIVER = 0.01  # of the picture: no lesion is put into less
 DISTRACTOR_RADII = (0.03, 0.11)
-# Grey levels: in a liver of 100 HU, which lies at 128, from 4 to 74 HU, as bile, bowel and muscle have it, and
-# as lesions have it: where bodies were darker than all lesions, networks took dark lesions for bodies.
+# Grey levels: 4 to 74 HU where the liver has 100 HU, which lie at 128: as bile, bowel and muscle, and as lesions.
+# Where bodies were darker than all lesions, networks took dark lesions for bodies.
 DISTRACTOR_LEVELS = (5, 95)
 
 

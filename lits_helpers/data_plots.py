@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import cycle
 from textwrap import fill
 
 import numpy as np
@@ -11,8 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from .drawing import (
-    LIVER_COLOUR, MASK_COLOURS, SMALL, TRAINING_COLOUR, TUMOUR_COLOUR, Marks, draw_legend, draw_marks, outlined,
-    panels, styled,
+    LINE_COLOURS, LIVER_COLOUR, MASK_COLOURS, SMALL, TRAINING_COLOUR, TUMOUR_COLOUR, Marks, draw_legend, draw_marks,
+    outlined, panels, styled,
 )
 from .masks import LIVER, TUMOUR
 from .plots import Case
@@ -22,8 +23,7 @@ TISSUES = {
     "air": (-1024, -950), "fat": (-120, -60), "water": (-10, 10), "liver with contrast": (80, 130),
     "bone": (300, 1200),
 }  # fmt: skip
-_TISSUE_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#F0E442")  # Okabe and Ito
-_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#555555")  # Okabe and Ito
+_TISSUE_COLOURS = (*LINE_COLOURS[:4], "#F0E442")  # yellow, of the same palette: the bars are grey
 _REFUSED_COLOUR = "#AAAAAA"
 
 
@@ -97,7 +97,8 @@ def coding_damage(scores: pd.DataFrame) -> Figure:
     qualities = sorted(scores.quality.unique())
     titles = {"tumour_dice": "Tumour Dice, pooled", "right_diagnosis": "Slices with the right diagnosis, share"}
     for panel, (what, title) in zip(axes[0], titles.items(), strict=True):
-        for number, (colour, (coding, rows)) in enumerate(zip(_COLOURS, scores.groupby("coding", sort=False))):
+        codings = zip(scores.groupby("coding", sort=False), cycle(LINE_COLOURS))
+        for number, ((coding, rows), colour) in enumerate(codings):
             rows = rows.sort_values("quality")
             places = [qualities.index(quality) for quality in rows.quality]
             width = max(5 - 1.3 * number, 1.2)  # of lines that coincide the wider show beside the narrower
@@ -124,7 +125,7 @@ def resolution_ceiling(lesions: pd.DataFrame, sizes: Sequence[int]) -> Figure:
     """
     figure, axes = panels(1, 1, size=(6.5, 3.6))
     panel = axes[0, 0]
-    for colour, size in zip(_COLOURS, sizes):
+    for size, colour in zip(sizes, cycle(LINE_COLOURS)):
         panel.scatter(lesions.diameter_mm, lesions[f"dice_{size}"], s=14, color=colour, label=f"{size} x {size}")
     panel.axvline(10, color="#555555", lw=0.8, ls=":")
     panel.set(title="Dice of a perfect answer, made smaller and larger again", ylabel="Dice of the lesion",

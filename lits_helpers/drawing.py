@@ -32,6 +32,8 @@ MASK_COLOURS = {"liver": LIVER_COLOUR, "tumour": TUMOUR_COLOUR}
 # At least 63 CIELAB units apart under normal vision, protanopia, deuteranopia and tritanopia.
 ERROR_COLOURS = {"found": "#117733", "missed": "#F0E442", "false positive": "#B300B3"}
 TRAINING_COLOUR, VALIDATION_COLOUR = "#0072B2", "#E69F00"  # of the same palette
+# Of series beside each other, in this order; of more than five the sixth has the first one's again.
+LINE_COLOURS = (TRAINING_COLOUR, VALIDATION_COLOUR, "#009E73", "#CC79A7", "#555555")
 
 DIAGNOSIS_COLOURS = dict(zip(DIAGNOSES, ("#BBBBBB", LIVER_COLOUR, TUMOUR_COLOUR), strict=True))
 CT_WINDOW = "CT window \N{MINUS SIGN}40 to 160 HU"  # the green channel's

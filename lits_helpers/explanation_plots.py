@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 
 import numpy as np
 import pandas as pd
@@ -12,13 +13,11 @@ from matplotlib.patches import Patch
 
 from .calibration import Rejection, Uncertainty, expected_calibration_error, reliability
 from .drawing import (
-    ERROR_COLOURS, MASK_COLOURS, TRAINING_COLOUR, VALIDATION_COLOUR, draw_legend,
-    draw_outline, error_map, outlined, panels, show_ct, styled,
+    ERROR_COLOURS, LINE_COLOURS, MASK_COLOURS, TRAINING_COLOUR, draw_legend, draw_outline,
+    error_map, outlined, panels, show_ct, styled,
 )
 from .masks import LIVER, THRESHOLD
 
-# Of the palette in `drawing`; the first two are training and validation elsewhere.
-_LINE_COLOURS = (TRAINING_COLOUR, VALIDATION_COLOUR, "#009E73", "#CC79A7", "#000000")
 _WIDTH = 7  # inches: nine figures of this width leave notebook 09 below 500 kB
 _REGION_COLOUR = "#FFFFFF"  # on the dark end of inferno, where both mask colours are hard to see
 _REGION = Patch(facecolor="#444444", edgecolor=_REGION_COLOUR, label="explained region, on the maps")
@@ -111,13 +110,13 @@ def randomisation_curves(
     figure, axes = panels(1, 2, size=(_WIDTH, 3.3), sharex=True)
     names = {"spearman": "Rank correlation", "ssim": "Structural similarity"}
     for panel, (score, title) in zip(axes[0], names.items(), strict=True):
-        for (method, (table, _)), colour in zip(checks.items(), _LINE_COLOURS):
+        for (method, (table, _)), colour in zip(checks.items(), cycle(LINE_COLOURS)):
             panel.plot(table.randomised, table[score], "o-", ms=3, color=colour, label=method)
         panel.axhline(0, color="black", lw=0.6)
         panel.set(title=title, xlabel="layers randomised, from the answer down", ylim=(-1.05, 1.05))
         panel.xaxis.get_major_locator().set_params(integer=True)
         panel.grid(lw=0.3)
-    for (name, value), style in zip((references or {}).items(), (":", "--", "-.")):
+    for (name, value), style in zip((references or {}).items(), cycle((":", "--", "-."))):
         axes[0, 0].axhline(value, color="black", lw=1, ls=style, label=f"{name}: {value:.2f}")
     handles, _ = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles=handles, loc="outside lower center", ncols=2)
@@ -227,7 +226,7 @@ def reliability_diagram(counts: Mapping[str, pd.DataFrame]) -> Figure:
     figure, axes = panels(1, 2, size=(_WIDTH, 4.2))
     shares, sizes = axes[0]
     shares.plot([0, 1], [0, 1], color="black", lw=0.8, ls=":", label="kept word")
-    for (name, one), colour in zip(counts.items(), _LINE_COLOURS):
+    for (name, one), colour in zip(counts.items(), cycle(LINE_COLOURS)):
         table, error = reliability(one), expected_calibration_error(one)
         interval = "" if np.isnan(error.low) else f" ({error.low:.4f} to {error.high:.4f})"
         label = f"{name}: calibration error {error.value:.4f}{interval}, {error.bins} bins"
@@ -257,7 +256,7 @@ def rejection_curves(rejections: Mapping[str, Rejection], errors: Mapping[str, p
     """
     figure, axes = panels(1, 2, size=(_WIDTH, 3.6))
     left, rates = axes[0]
-    for (name, found), colour in zip(rejections.items(), _LINE_COLOURS):
+    for (name, found), colour in zip(rejections.items(), cycle(LINE_COLOURS)):
         curve = found.curve[found.curve.checked > 0]
         left.plot(100 * curve.checked, 100 * curve.errors_left, color=colour, label=f"{name}: gain {found.gain:.2f}")
         # Without errors a group has no place on a log scale.

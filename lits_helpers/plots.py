@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import cycle
 
 import cv2
 import matplotlib.pyplot as plt
@@ -24,9 +25,9 @@ from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from .drawing import (
-    DIAGNOSIS_COLOURS, ERROR_COLOURS, LIVER_COLOUR, MASK_COLOURS, SMALL, TRAINING_COLOUR, TUMOUR_COLOUR,
-    VALIDATION_COLOUR, Marks, dice_words, draw_legend, draw_marks, draw_outline, error_map, outlined,
-    panels, show_ct, styled,
+    DIAGNOSIS_COLOURS, ERROR_COLOURS, LINE_COLOURS, LIVER_COLOUR, MASK_COLOURS, SMALL, TRAINING_COLOUR,
+    TUMOUR_COLOUR, VALIDATION_COLOUR, Marks, dice_words, draw_legend, draw_marks, draw_outline, error_map,
+    outlined, panels, show_ct, styled,
 )
 from .index import REPORT_COUNTS
 from .masks import LIVER, THRESHOLD, TUMOUR, Coding, report_target
@@ -303,7 +304,7 @@ def dice_against_seconds(histories: Mapping[str, pd.DataFrame], *, data: str) ->
         What the Dice was obtained on, for the title.
     """
     figure, axes = plt.subplots(figsize=(7, 3.2), layout="constrained")
-    for (name, history), colour in zip(histories.items(), (TRAINING_COLOUR, VALIDATION_COLOUR, "grey"), strict=False):
+    for (name, history), colour in zip(histories.items(), cycle(LINE_COLOURS)):
         axes.plot(history.seconds.cumsum(), history.val_pooled_dice, ".-", color=colour, label=name)
     axes.set(
         xlabel="seconds of training", ylabel="pooled tumour Dice", ylim=(0, 1),

@@ -67,6 +67,15 @@ def test_each_lesion_is_a_point_for_each_size():
     assert [text.get_text() for text in panel.get_legend().get_texts()] == ["256 x 256", "96 x 96"]
 
 
+def test_six_codings_are_six_lines_and_six_sizes_six_sets_of_points():
+    scores = pd.DataFrame({"coding": list("abcdef"), "quality": 101, "tumour_dice": 1.0, "right_diagnosis": 1.0})
+    assert [len(panel.lines) for panel in data_plots.coding_damage(scores).axes] == [6, 6]
+    sizes = (512, 256, 128, 96, 64, 32)
+    lesions = pd.DataFrame({"diameter_mm": [5.0], **{f"dice_{size}": [0.9] for size in sizes}})
+    (panel,) = data_plots.resolution_ceiling(lesions, sizes).axes
+    assert len(panel.collections) == 6
+
+
 def card(*rows):
     """(method, value, metric, comparable, reason) as comparable_rows gives them."""
     table = pd.DataFrame(rows, columns=["method", "value", "metric", "comparable", "reason"])

@@ -72,6 +72,13 @@ def test_likeness_is_drawn_step_by_step_beside_maps_that_know_no_network():
     assert [line.get_label() for line in rank.lines][-1] == "nearness: 0.90"
 
 
+def test_six_methods_and_four_references_are_all_drawn():
+    checks = {name: check(3, [1, 0.4, -0.2]) for name in "abcdef"}
+    figure = drawn(explanation_plots.randomisation_curves(checks, references=dict.fromkeys("wxyz", 0.5)))
+    rank, structure = figure.axes
+    assert (len(rank.lines), len(structure.lines)) == (6 + 1 + 4, 6 + 1)  # the one is the line at 0
+
+
 def test_of_each_level_the_maps_that_vary_most_are_drawn():
     coarse = np.zeros((3, 4, 3), np.float32)
     coarse[0, 0] = 1, 3, 2

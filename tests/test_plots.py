@@ -380,6 +380,14 @@ def test_runs_are_drawn_against_the_seconds_they_took():
     assert line.get_xydata().tolist() == [[2.0, 0.1], [5.0, 0.5], [6.0, 0.4]]
 
 
+def test_six_runs_are_six_lines():
+    history = pd.DataFrame({"seconds": [2.0], "val_pooled_dice": [0.1]})
+    [axes] = plots.dice_against_seconds({f"run {number}": history for number in range(6)}, data="a test").axes
+    colours = [line.get_color() for line in axes.lines]
+    assert len(colours) == 6
+    assert len(set(colours)) == 5 and colours[5] == colours[0]
+
+
 # --- scale and sides --------------------------------------------------------------------------
 
 

@@ -168,7 +168,8 @@ def published() -> pd.DataFrame:
     DataFrame
         ``method``, ``authors``, ``year``, ``reference`` (DOI, arXiv number or title); ``dataset``,
         ``split``, ``metric``, ``unit`` (what is averaged), ``target``, ``tested_on`` and
-        ``both_empty``, in the words of :data:`DATASETS` and its neighbours or ``"not stated"``;
+        ``both_empty``, in the words of :data:`DATASETS` and its neighbours or ``"not stated"``, and of
+        three rows the metric is ``"recall (overlap not stated)"``;
         ``printed_as`` (the metric in the source's words), ``value`` (in [0, 1]) and ``source``
         (where in the reference it stands).
     """

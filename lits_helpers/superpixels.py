@@ -31,7 +31,7 @@ def _segmentation():
     try:
         from skimage import segmentation
     except ImportError as error:
-        raise DataError(f"{error}: install the survey extra, pip install -e '.[survey]'") from error
+        raise DataError(f"{error}: pip install 'lits-helpers[survey]'") from error
     return segmentation
 
 
@@ -49,7 +49,7 @@ def superpixels(
         Mean size aimed at.
     compactness : float
         Higher makes superpixels rounder: the step in brightness that counts like one as long as a
-        superpixel in space. 0.1 is 15 HU of the red channel, whose window is 150 HU wide; ours.
+        superpixel in space. 0.1 is 20 HU of the green channel, whose window is 200 HU wide; ours.
 
     Returns
     -------
@@ -234,9 +234,9 @@ def refined(picture: np.ndarray, mask: np.ndarray, liver: np.ndarray, *, reach: 
     _same_shape(picture, liver)
     _same_shape(picture, mask)
     coarse = mask & liver
-    result = coarse.copy() if not reach else np.zeros_like(coarse)
     if not reach or not coarse.any():
-        return result
+        return coarse
+    result = np.zeros_like(coarse)
     evolve = _segmentation().morphological_chan_vese
     median = float(np.median(picture[liver]))
     parts, _ = components(coarse)

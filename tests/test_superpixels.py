@@ -224,5 +224,5 @@ def test_other_shapes_and_sizes_are_refused():
 def test_without_scikit_image_the_extra_is_named(monkeypatch):
     picture, liver, _ = liver_with_tumour()
     monkeypatch.setitem(sys.modules, "skimage", None)
-    with pytest.raises(DataError, match="install the survey extra"):
+    with pytest.raises(DataError, match=r"pip install 'lits-helpers\[survey\]'"):
         superpixels(picture, liver, voxels=30)

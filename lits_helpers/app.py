@@ -338,7 +338,7 @@ def serve(settings: Settings, *, root: Path | str, model: Path | str, scan: str 
     try:
         from voila.app import Voila
     except ImportError as error:
-        raise DataError(f"{error}: install the view extra, pip install -e '.[view,notebooks]'") from error
+        raise DataError(f"{error}: pip install 'lits-helpers[view,notebooks]'") from error
     root, model = Path(root).expanduser().resolve(), Path(model).expanduser().resolve()
     if not root.is_dir():
         raise DataError(f"{root} is not a folder: name the one with the scans with --root")

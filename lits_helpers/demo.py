@@ -52,7 +52,7 @@ def run_notebooks(settings: Settings) -> Path:
         import nbconvert
         import nbformat
     except ImportError as error:
-        raise DataError(f"{error}: install the notebooks extra, pip install -e '.[notebooks]'") from error
+        raise DataError(f"{error}: pip install 'lits-helpers[notebooks]'") from error
     sources = sorted(NOTEBOOKS.glob("0[1-4]_*.ipynb"))
     if len(sources) != 4:
         raise DataError(f"{NOTEBOOKS} does not hold notebooks 01 to 04: run this from a clone")

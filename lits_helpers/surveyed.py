@@ -60,7 +60,7 @@ SECONDS = {"tiny": 6.0, "full": 4 * 3600.0}  # of each network, unless told othe
 SORTER = {"tiny": dict(size=64, epochs=6), "full": dict(size=128, epochs=30)}
 BAI = {"tiny": SuperpixelOptions(liver_steps=60, steps=120), "full": FULL}
 SHARED = 2.5  # times as long for the network that four systems share, which sees most and the largest slices
-# Over the training slices in an epoch: each is validated and stored, which takes of a few seconds most.
+# Passes over the training slices in an epoch: validating and storing one takes most of a few seconds.
 PASSES = {"tiny": 20, "full": 1}
 CANDIDATE_THRESHOLD = THRESHOLD  # of Chlebus's candidates: low, as a forest can only reject
 KEEP = 0.99  # of the validation patients' tumour slices, by Kaur's triage

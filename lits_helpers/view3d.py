@@ -18,6 +18,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from scipy import ndimage
 
+from .distances import bounding_box
 from .drawing import LIVER_COLOUR, MASK_COLOURS, SMALL, TUMOUR_COLOUR, draw_legend, draw_scale_bar, panels, styled
 from .files import DataError
 
@@ -63,12 +64,8 @@ def _checked(masks: Sequence[np.ndarray | None], spacing: Spacing) -> list[np.nd
 
 def _box(masks: Sequence[np.ndarray]) -> tuple[slice, ...]:
     """The smallest box that holds all masks; the whole volume where all are empty."""
-    ends = []
-    for axis in range(3):
-        others = tuple({0, 1, 2} - {axis})
-        places = np.flatnonzero(np.logical_or.reduce([mask.any(others) for mask in masks]))
-        ends.append(slice(places[0], places[-1] + 1) if places.size else slice(0, masks[0].shape[axis]))
-    return tuple(ends)
+    box = bounding_box(*masks)
+    return box if masks[0][box].size else tuple(slice(0, length) for length in masks[0].shape)
 
 
 def _pooled(mask: np.ndarray, factors: Sequence[int]) -> np.ndarray:
@@ -154,7 +151,7 @@ def surface(mask: np.ndarray, spacing: Spacing) -> tuple[np.ndarray, np.ndarray]
     try:
         from skimage.measure import marching_cubes
     except ImportError as error:
-        raise DataError("surfaces need scikit-image: install the extra, lits-helpers[survey]") from error
+        raise DataError("surfaces need scikit-image: pip install 'lits-helpers[survey]'") from error
     if not mask.any():
         return np.zeros((0, 3), np.float32), np.zeros((0, 3), np.uint32)
     grid = _Grid(_box([mask]), spacing)
@@ -189,7 +186,7 @@ def view3d(
     try:
         import k3d
     except ImportError as error:
-        raise DataError("the view needs k3d and scikit-image: install the extras, lits-helpers[survey,view]") from error
+        raise DataError("the view needs k3d and scikit-image: pip install 'lits-helpers[survey,view]'") from error
     axes = [rf"\text{{{words} (mm)}}" for words in ("R to L", "A to P", "F to H")]
     plot = k3d.plot(camera_auto_fit=False, axes=axes, axes_helper=0, background_color=0xFFFFFF)
     looks = {"truth": (TUMOUR_COLOUR, 1.0), "prediction": (PREDICTED_COLOUR, 0.35), "liver": (LIVER_COLOUR, 0.25)}

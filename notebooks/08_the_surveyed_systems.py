@@ -18,7 +18,7 @@
 #
 # **You will learn:** what each adds to a plain network, what that costs, and why a table of papers ranks little.
 #
-# **You need:** scikit-learn and scikit-image (`pip install -e '.[survey]'`), and nothing else. Without
+# **You need:** scikit-learn and scikit-image (`pip install 'lits-helpers[survey]'`), and nothing else. Without
 # `LITS_DATA_ROOT` the patients are a synthetic abdomen (the *phantom*). Two to three minutes on two
 # busy CPU cores.
 #

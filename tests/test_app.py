@@ -271,7 +271,7 @@ def test_a_port_that_is_taken_is_named(root, settings, tmp_path):
 
 def test_without_voila_the_extra_is_named(root, settings, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "voila.app", None)
-    with pytest.raises(DataError, match="install the view extra"):
+    with pytest.raises(DataError, match="pip install 'lits-helpers"):
         app.serve(settings, root=root, model=tmp_path / "best.keras")
 
 

@@ -101,7 +101,7 @@ def test_missing_notebooks_are_an_error(settings, notebooks):
 
 def test_what_runs_notebooks_is_named_where_it_is_not_installed(settings, monkeypatch):
     monkeypatch.setitem(sys.modules, "nbclient", None)  # as if it were not there
-    with pytest.raises(DataError, match=r"nbclient.*pip install -e '\.\[notebooks\]'"):
+    with pytest.raises(DataError, match=r"nbclient.*pip install 'lits-helpers\[notebooks\]'"):
         demo.run_notebooks(settings)
 
 

@@ -197,4 +197,4 @@ def test_parameters_are_those_of_all_networks():
 
 
 def test_no_images_have_no_answers():
-    assert module.answers(by_brightness(8, 0, 0), []).shape == (0, 8, 8, 3)
+    assert module.predict_images(by_brightness(8, 0, 0), []).shape == (0, 8, 8, 3)

@@ -1,9 +1,8 @@
 """How well slices were sorted into the three diagnoses, each against the rest.
 
 The scores that Kaur, Chauhan, Aggarwal 2021 (:mod:`lits_helpers.sorting`) give: accuracy,
-precision, sensitivity, specificity and F1; and the area under the curve. The unit is the slice,
-and slices of one patient resemble each other: :func:`patient_accuracy` has what an interval over
-patients needs. A quotient whose denominator is 0 is NaN and left out of means.
+precision, sensitivity, specificity and F1; and the area under the curve. The unit is the slice. A
+quotient whose denominator is 0 is NaN and left out of means.
 """
 
 from __future__ import annotations
@@ -91,7 +90,7 @@ def sorting_scores(truth: np.ndarray, probabilities: np.ndarray) -> pd.DataFrame
     """
     counts = confusion(truth, probabilities).to_numpy()
     areas = {
-        name: np.sum(np.diff(curve.false_positive_rate) * (curve.sensitivity[1:].to_numpy() + curve.sensitivity[:-1]) / 2)
+        name: np.trapezoid(curve.sensitivity, curve.false_positive_rate)
         for name, curve in roc_curves(truth, probabilities).groupby("diagnosis")
     }
     slices, hits = counts.sum(), counts.diagonal()
@@ -110,24 +109,6 @@ def sorting_scores(truth: np.ndarray, probabilities: np.ndarray) -> pd.DataFrame
     scores.loc["all classes", "accuracy"] = hits.sum() / slices
     scores.loc[["macro", "all classes"], "slices"] = slices
     return scores.astype({"slices": int})
-
-
-def patient_accuracy(table: pd.DataFrame, probabilities: np.ndarray) -> pd.DataFrame:
-    """Slices sorted right in each volume, for intervals that draw whole patients.
-
-    ``bootstrap_interval(found[["right", "slices"]], ratio_of_sums)`` of
-    :mod:`lits_helpers.uncertainty` gives that of the share over all slices.
-
-    Returns
-    -------
-    DataFrame, a row a volume
-        ``volume``, ``slices``, ``right``, ``accuracy``, and ``patient`` where the table has it.
-    """
-    truth, probabilities = _checked(table.diagnosis, probabilities)
-    named = ["volume", *(["patient"] if "patient" in table else [])]
-    right = table[named].assign(right=truth == probabilities.argmax(axis=1))
-    found = right.groupby(named, as_index=False).agg(slices=("right", "size"), right=("right", "sum"))
-    return found.assign(accuracy=found.right / found.slices)
 
 
 def _checked(truth: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

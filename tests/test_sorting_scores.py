@@ -1,12 +1,11 @@
 """Scores of sorted slices, against hand-worked tables and scikit-learn."""
 
 import numpy as np
-import pandas as pd
 import pytest
 
 from lits_helpers import sorting_scores
 from lits_helpers.files import DataError
-from lits_helpers.sorting_scores import confusion, patient_accuracy, roc_curves
+from lits_helpers.sorting_scores import confusion, roc_curves
 
 EMPTY, LIVER, TUMOUR = "empty", "liver only", "liver and tumour"
 # Two empty slices, both found; three livers, of which one is taken for tumour; one tumour, found.
@@ -115,14 +114,6 @@ def test_slices_all_of_one_class_have_no_specificity_for_it():
 def test_one_slice_can_be_scored_and_has_no_curves():
     assert sorting_scores.sorting_scores(TRUTH[:1], PROBABILITIES[:1]).loc["all classes", "accuracy"] == 1
     assert roc_curves(TRUTH[:1], PROBABILITIES[:1]).empty
-
-
-def test_accuracy_is_given_by_volume_with_the_patient():
-    table = pd.DataFrame({"volume": [7, 7, 9, 9, 9, 9], "patient": 7, "diagnosis": TRUTH})
-    found = patient_accuracy(table, PROBABILITIES)
-    assert found.to_dict("list") == {
-        "volume": [7, 9], "patient": [7, 7], "slices": [2, 4], "right": [2, 3], "accuracy": [1, 0.75]
-    }
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from .drawing import SMALL, TRAINING_COLOUR, draw_legend, panels, styled
-from .uncertainty import Description, Scores, case_scores, describe, uncertainty_table
+from .uncertainty import Description, Scores, describe, scores_with_gain, uncertainty_table
 
 _QUARTILES_COLOUR = "#BBBBBB"
 
@@ -41,7 +41,7 @@ def uncertainty_plot(
         Columns of the runs' tables; a line of panels each. Undefined ones (NaN) are left out and
         counted.
     """
-    found = {score: case_scores(runs, score=score) for score in scores}
+    found = {score: scores_with_gain(runs, score=score) for score in scores}
     number = len(runs)
     is_paired = all(len(tables) > number for tables in found.values())
     height = (0.62 * number + 0.7) * len(found) + 0.9

@@ -412,7 +412,7 @@ def summarise_runs(
     return RunSummary(kind, means, found)
 
 
-def case_scores(
+def scores_with_gain(
     runs: Mapping[object, Scores] | Sequence[Scores], *, score: str = "dice"
 ) -> dict[object, pd.DataFrame]:
     """Each run's ``score`` and ``patient``, a row a case, indexed by volume; and the gain, of a pair.
@@ -434,12 +434,12 @@ def uncertainty_table(
     """A row for each score and run: ``score``, ``run``, and what :class:`Description` holds.
 
     Of exactly two runs on the same volumes the paired difference is a row too, as in
-    :func:`case_scores`. :func:`lits_helpers.result_plots.uncertainty_plot` draws it.
+    :func:`scores_with_gain`. :func:`lits_helpers.result_plots.uncertainty_plot` draws it.
     """
     return pd.DataFrame(
         [
             {"score": score, "run": name, **asdict(describe(table.score, patients=table.patient))}
             for score in scores
-            for name, table in case_scores(runs, score=score).items()
+            for name, table in scores_with_gain(runs, score=score).items()
         ]
     )

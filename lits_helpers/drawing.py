@@ -19,6 +19,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 
 from .conversion import RECORDS, slice_paths
+from .distances import bounding_box
 from .masks import DIAGNOSES, LIVER, TUMOUR
 from .phantom import DESCRIPTION
 from .scoring import dice
@@ -138,6 +139,19 @@ def dice_words(truth: np.ndarray, predicted: np.ndarray) -> str:
     """Dice of two bool masks, in words because two empty ones have none."""
     value = dice(truth, predicted)
     return "no Dice (both empty)" if np.isnan(value) else f"Dice {value:.2f}"
+
+
+def window_about(mask: np.ndarray, height: float, width: float) -> tuple[float, float]:
+    """Top and left edge, in image coordinates, of a window of the picture about the middle of a bool mask.
+
+    It lies within the picture, and in its middle where the mask is empty.
+    """
+    box = bounding_box(mask if mask.any() else np.ones_like(mask))
+    top, left = (
+        float(np.clip((part.start + part.stop - 1 - length) / 2, -0.5, whole - 0.5 - length))
+        for part, length, whole in zip(box, (height, width), mask.shape, strict=True)
+    )
+    return top, left
 
 
 def panels(

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from ipywidgets import Button, Checkbox, Dropdown, FloatSlider, IntSlider, Layout, Play, SelectionSlider
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from tqdm.auto import tqdm
 
@@ -183,14 +184,11 @@ def _orders(cases: Sequence[tuple], threshold: float) -> dict[str, np.ndarray]:
     return {name: np.argsort(values, kind="stable") for name, values in measures.items()}
 
 
-def _enlarge(panel, mask: np.ndarray, zoom: float) -> None:
+def _enlarge(panel: Axes, mask: np.ndarray, zoom: float) -> None:
     """Show a part of the picture about the middle of a mask; zoom 1 is all of it."""
-    middles = [(where.min() + where.max()) / 2 for where in np.nonzero(mask)] if mask.any() else [0, 0]
-    (top, bottom), (left, right) = (
-        (start := float(np.clip(middle - length / zoom / 2, -0.5, length - 0.5 - length / zoom)), start + length / zoom)
-        for middle, length in zip(middles, mask.shape, strict=True)
-    )
-    panel.set(xlim=(left, right), ylim=(bottom, top))
+    height, width = (length / zoom for length in mask.shape)
+    top, left = drawing.window_about(mask, height, width)
+    panel.set(xlim=(left, left + width), ylim=(top + height, top))
 
 
 @drawing.styled

@@ -24,10 +24,11 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import LogLocator, NullFormatter
 
+from .distances import bounding_box
 from .drawing import (
     DIAGNOSIS_COLOURS, ERROR_COLOURS, LINE_COLOURS, LIVER_COLOUR, MASK_COLOURS, SMALL, TRAINING_COLOUR,
     TUMOUR_COLOUR, VALIDATION_COLOUR, Marks, dice_words, draw_legend, draw_marks, draw_outline, error_map,
-    outlined, panels, show_ct, styled,
+    outlined, panels, show_ct, styled, window_about,
 )
 from .index import REPORT_COUNTS
 from .masks import LIVER, THRESHOLD, TUMOUR, Coding, report_target
@@ -317,14 +318,9 @@ def dice_against_seconds(histories: Mapping[str, pd.DataFrame], *, data: str) ->
 def _zoom(mask: np.ndarray) -> tuple[float, float, float]:
     """Left, top and side of a square around a mask, a quarter of the picture at least."""
     size = min(mask.shape)
-    if not mask.any():
-        return -0.5, -0.5, size
-    ends = [(where.min(), where.max()) for where in np.nonzero(mask)]
-    side = min(max(size / 4, *(1.5 * (last - first + 1) for first, last in ends)), size)
-    top, left = (
-        float(np.clip((first + last - side) / 2, -0.5, length - 0.5 - side))
-        for (first, last), length in zip(ends, mask.shape, strict=True)
-    )
+    extent = max(part.stop - part.start for part in bounding_box(mask))
+    side = min(max(size / 4, 1.5 * extent), size) if extent else size
+    top, left = window_about(mask, side, side)
     return left, top, side
 
 

@@ -190,6 +190,17 @@ def test_a_bar_of_10_mm_is_20_pixels_of_half_a_mm():
     assert set(words_at(axes)) == {"10 mm"}
 
 
+@pytest.mark.parametrize(("rows", "columns", "edges"), [
+    (slice(4, 6), slice(7, 8), (2.5, 5.0)),  # middle 4.5 and 7: 2 above, 2 to the left
+    (slice(0, 1), slice(11, 12), (-0.5, 7.5)),  # at a corner of 10 by 12 pixels
+    (slice(0, 0), slice(0, 0), (2.5, 3.5)),  # empty: about the middle, 4.5 and 5.5
+])
+def test_a_window_lies_about_a_mask_and_within_the_picture(rows, columns, edges):
+    mask = np.zeros((10, 12), bool)
+    mask[rows, columns] = True
+    assert drawing.window_about(mask, 4, 4) == edges
+
+
 def test_a_bar_fits_what_the_axes_show_enlarged():
     _, axes = plt.subplots()
     drawing.show_ct(axes, np.zeros((100, 100), np.uint8))

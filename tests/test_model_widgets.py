@@ -197,6 +197,13 @@ def test_zoom_stays_within_the_picture():
     assert reviewer.figure.axes[0].get_xlim() == (-0.5, 3.5)
 
 
+def test_without_truth_and_prediction_zoom_shows_the_middle():
+    reviewer = model_widgets.prediction_reviewer([CASES[1]])
+    reviewer.controls["zoom"].value = 4
+    assert reviewer.figure.axes[0].get_xlim() == (5.5, 9.5)
+    assert reviewer.figure.axes[0].get_ylim() == (9.5, 5.5)
+
+
 def test_outlines_of_predictions_can_be_switched_off():
     reviewer = model_widgets.prediction_reviewer([CASES[2]])
     reviewer.controls["outlines"].value = False

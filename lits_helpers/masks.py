@@ -20,14 +20,15 @@ from .pictures import read_image
 
 __all__ = [
     "BACKGROUND", "CODINGS", "DIAGNOSES", "EMPTY", "LIVER", "LIVER_AND_TUMOUR", "LIVER_ONLY", "MEANINGS",
-    "THRESHOLD", "TUMOUR", "TWO_FILES", "Coding", "DecodedMask", "decode", "decode_file", "detect",
-    "diagnose", "encode", "merge_binary", "read_labels", "read_two_files", "recognise",
+    "REPORT_TUMOUR_BAND", "THRESHOLD", "TUMOUR", "TWO_FILES", "Coding", "DecodedMask", "decode", "decode_file",
+    "detect", "diagnose", "encode", "merge_binary", "read_labels", "read_two_files", "recognise",
     "report_diagnosis", "report_target", "smallest_coded_tumour",
 ]
 
 EMPTY, LIVER_ONLY, LIVER_AND_TUMOUR = 0, 1, 2
 # The report's, for the grey levels of its masks (of 255) as for predicted probabilities.
 THRESHOLD = 0.30
+REPORT_TUMOUR_BAND = (55, 75)  # grey levels between which there is a tumour to it
 DIAGNOSES = ("empty", "liver only", "liver and tumour")
 # Of data sets with one file for the liver and one for the tumours of a slice.
 TWO_FILES = Coding("two files", {0: BACKGROUND, 1: LIVER, 2: TUMOUR})
@@ -108,7 +109,8 @@ def report_diagnosis(grey: np.ndarray) -> int:
     """
     if grey.shape == (512, 512) and grey.min() == grey.max() == 53:
         return EMPTY
-    return LIVER_AND_TUMOUR if cv2.countNonZero(cv2.inRange(grey, 56, 74)) else LIVER_ONLY
+    low, high = REPORT_TUMOUR_BAND
+    return LIVER_AND_TUMOUR if cv2.countNonZero(cv2.inRange(grey, low + 1, high - 1)) else LIVER_ONLY
 
 
 def report_target(grey: np.ndarray) -> np.ndarray:

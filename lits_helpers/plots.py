@@ -31,12 +31,11 @@ from .drawing import (
     outlined, panels, show_ct, styled, window_about,
 )
 from .index import REPORT_COUNTS
-from .masks import LIVER, THRESHOLD, TUMOUR, Coding, report_target
+from .masks import LIVER, REPORT_TUMOUR_BAND, THRESHOLD, TUMOUR, Coding, report_target
 from .splits import SPLITS
 
 Case = tuple[np.ndarray, np.ndarray, str]
 
-REPORT_TUMOUR_BAND = (55, 75)  # grey levels that mean a tumour to it
 METRIC_TITLES = {
     "loss": "Loss",
     "dice_coef": "Dice, mean of batches",
@@ -202,10 +201,11 @@ def mask_conversion(cases: Sequence[Case]) -> Figure:
         scale = figure.colorbar(levels, ax=line[1]).ax
         scale.tick_params(labelsize=SMALL)
         band = scale.axhspan(*REPORT_TUMOUR_BAND, fill=False, hatch="////", edgecolor="white", lw=0)
-        target = scale.axhline(0.30 * 255, color="black", lw=2)
-    target = Line2D([], [], color=target.get_color(), lw=2, label="target above 0.30 of 255")
+        target = scale.axhline(THRESHOLD * 255, color="black", lw=2)
+    target = Line2D([], [], color=target.get_color(), lw=2, label=f"target above {THRESHOLD:.2f} of 255")
+    low, high = REPORT_TUMOUR_BAND
     band = Patch(facecolor="grey", edgecolor="white", hatch=band.get_hatch(),
-                 label="levels 55 to 75, which mean a tumour to the report")
+                 label=f"levels {low} to {high}, which mean a tumour to the report")
     draw_legend(figure, MASK_COLOURS, target, band)
     figure.suptitle("What a stored mask says")
     return figure

@@ -326,7 +326,8 @@ def _evaluate(settings: Settings, options: argparse.Namespace) -> None:
         if not (options.model or RECIPES[settings.recipe].cascade):
             history = read_history(run_folder(settings, table))
             times["training"] = f"{history.seconds.sum():.0f} s for {len(history)} epochs"
-        write_report(page, settings, tested, probabilities, found, tested=words, times=times)
+        split = "by slice" if options.split == "slice" else "by patient"
+        write_report(page, settings, tested, probabilities, found, tested=words, split=split, times=times)
         print(f"\npage: {shown(page)}")
 
 

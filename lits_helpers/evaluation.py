@@ -161,6 +161,7 @@ def write_report(
     found: Evaluation,
     *,
     tested: str,
+    split: str = "by patient",
     times: Mapping[str, str] | None = None,
 ) -> Path:
     """Write an evaluation as one self-contained HTML page.
@@ -176,6 +177,9 @@ def write_report(
     found : Evaluation
     tested : str
         What was tested, for the title: "test slices of the patient split".
+    split : str
+        How patients were kept apart, for the card of published numbers: a key of
+        :data:`lits_helpers.comparability.SPLITS`.
     times : mapping, optional
         How long what took, in words: "training", "prediction".
 
@@ -189,7 +193,7 @@ def write_report(
     dice = describe(found.cases.tumour_dice, patients=found.cases.get("patient", found.cases.volume))
     card = comparable_rows(
         dataset="phantom" if settings.is_synthetic else "LiTS training",
-        split="by slice" if "slice split" in tested else "by patient", metric="Dice", unit="patient",
+        split=split, metric="Dice", unit="patient",
     )
     sections = [
         Section(

@@ -87,6 +87,15 @@ def test_a_page_holds_scores_pictures_and_what_it_was_made_from(spaced, right, t
     assert plt.get_fignums() == before
 
 
+@pytest.mark.parametrize(("split", "leaks"), [("by patient", False), ("by slice", True)])
+def test_the_card_knows_how_patients_were_split(spaced, right, tmp_path, slice_folder, split, leaks):
+    settings = load_settings(data_root=slice_folder, output_root=tmp_path / "out")
+    found = evaluation.evaluate(spaced, right, threshold=0.5)
+    words = "all slices, slice split or not"  # the caption decides nothing
+    path = evaluation.write_report(tmp_path / "r.html", settings, spaced, right, found, tested=words, split=split)
+    assert ("split: by patient, not by slice (leaks)" in path.read_text(encoding="utf-8")) == leaks
+
+
 def test_a_page_of_predictions_that_are_empty_is_written_too(spaced, right, tmp_path, slice_folder):
     settings = load_settings(data_root=slice_folder, output_root=tmp_path / "out")
     nothing = right * 0

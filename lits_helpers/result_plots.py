@@ -12,16 +12,9 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from .drawing import SMALL, TRAINING_COLOUR, draw_legend, panels, styled
-from .uncertainty import Description, Scores, describe, scores_with_gain, uncertainty_table
+from .uncertainty import Description, Scores, describe, scores_with_gain
 
 _QUARTILES_COLOUR = "#BBBBBB"
-
-
-def table_and_figure(
-    runs: Mapping[object, Scores] | Sequence[Scores], *, scores: Sequence[str] = ("dice",)
-) -> tuple[pd.DataFrame, Figure]:
-    """:func:`lits_helpers.uncertainty.uncertainty_table` and :func:`uncertainty_plot` of the same runs."""
-    return uncertainty_table(runs, scores=scores), uncertainty_plot(runs, scores=scores)
 
 
 @styled
@@ -65,9 +58,9 @@ def uncertainty_plot(
 
 def _draw_runs(panel: Axes, tables: Mapping[object, pd.DataFrame]) -> None:
     """Runs from top to bottom, each a strip of cases with a box of quartiles, and the mean below."""
-    for place, table in enumerate(tables.values()):
+    descriptions = [describe(table.score, patients=table.patient) for table in tables.values()]
+    for place, (table, found) in enumerate(zip(tables.values(), descriptions, strict=True)):
         kept = table.score.dropna()
-        found = describe(table.score, patients=table.patient)
         if not len(kept):
             continue
         panel.barh(
@@ -80,7 +73,7 @@ def _draw_runs(panel: Axes, tables: Mapping[object, pd.DataFrame]) -> None:
         panel.plot(kept, place - 0.12 + scatter, "o", color=TRAINING_COLOUR, alpha=0.6, markersize=4)
         panel.hlines(place + 0.25, found.low, found.high, color="black", linewidth=2)
         panel.plot(found.value, place + 0.25, "D", color="black", markersize=5)
-    names = [_named(name, describe(table.score, patients=table.patient)) for name, table in tables.items()]
+    names = [_named(name, found) for name, found in zip(tables, descriptions, strict=True)]
     panel.set_yticks(range(len(names)), names)
     panel.set_ylim(len(names) - 0.5, -0.5)  # the first on top
     panel.grid(axis="x", linewidth=0.3)

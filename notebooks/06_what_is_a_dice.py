@@ -90,9 +90,9 @@ for name, design in designs.items():
     by_design[name] = scoring.patient_scores(inference.evaluate_slices(rows, inference.predict_slices(model, cache, rows)))
 
 # %%
-scores, figure = result_plots.table_and_figure(by_design)
+result_plots.uncertainty_plot(by_design)
 plt.show()
-scores.round(3)
+uncertainty.uncertainty_table(by_design).round(3)
 
 # %%
 gap = uncertainty.paired_difference(by_design["patients apart"], by_design["neighbours in training"])

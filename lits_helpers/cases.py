@@ -357,6 +357,11 @@ def _named(cases: Iterable[Case], doing: str) -> Iterator[Case]:
         raise DataError("there are no cases to score: is this part of the split empty?")
 
 
+def patients_of(table: pd.DataFrame) -> pd.Series:
+    """Whose each row of :func:`score_cases` is: its ``patient``, or its volume where no table named one."""
+    return table.get("patient", table.volume)
+
+
 def pooled(table: pd.DataFrame) -> dict[str, float]:
     """Add up voxels and lesions of all cases, then divide: the challenge's global scores.
 

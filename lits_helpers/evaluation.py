@@ -10,7 +10,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from .cases import burden_errors, score_cases
+from .cases import burden_errors, patients_of, score_cases
 from .comparability import comparable_rows
 from .data_plots import comparability_card
 from .drawing import slice_marks
@@ -104,7 +104,7 @@ def case_summary(cases: pd.DataFrame) -> pd.DataFrame:
     DataFrame
         One row a score, its name saying unit and rule for empty masks.
     """
-    patients = cases.get("patient", cases.volume)
+    patients = patients_of(cases)
     rows = [
         {"score": words, **vars(describe(cases[column], patients=patients))}
         for column, words in {
@@ -135,7 +135,7 @@ def pooled_summary(cases: pd.DataFrame) -> pd.DataFrame:
         ``score``, ``value``, ``low``, ``high``, ``patients``: sums over cases, then divided, so that
         large tumours rule the Dice, and patients with many lesions the others.
     """
-    patients = cases.get("patient", cases.volume)
+    patients = patients_of(cases)
     parts = {
         "tumour Dice, voxels pooled": (
             2 * cases.tumour_shared_voxels, cases.tumour_truth_voxels + cases.tumour_predicted_voxels
@@ -188,9 +188,9 @@ def write_report(
     Path
         ``path``.
     """
-    errors = burden_errors(found.cases)
-    bias = describe(found.cases.burden_predicted - found.cases.burden_truth, patients=found.cases.get("patient", found.cases.volume))
-    dice = describe(found.cases.tumour_dice, patients=found.cases.get("patient", found.cases.volume))
+    errors, patients = burden_errors(found.cases), patients_of(found.cases)
+    bias = describe(found.cases.burden_predicted - found.cases.burden_truth, patients=patients)
+    dice = describe(found.cases.tumour_dice, patients=patients)
     card = comparable_rows(
         dataset="phantom" if settings.is_synthetic else "LiTS training",
         split=split, metric="Dice", unit="patient",
@@ -260,7 +260,7 @@ def _plain(value: object) -> object:
 def _of_truth(lesions: pd.DataFrame) -> pd.DataFrame:
     """The lesions of the truth, with what recall wants to know."""
     rows = lesions[lesions.kind != "false positive"]
-    return rows.assign(touched=rows.kind == "found", iou=0.0)
+    return rows.assign(touched=rows.kind == "found")
 
 
 def _gallery_rows(lesions: pd.DataFrame) -> pd.DataFrame:

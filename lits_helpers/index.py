@@ -187,6 +187,26 @@ def _spacing_beside(table: pd.DataFrame, layouts: list[Layout]) -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, "index", columns=SPACING)
 
 
+def spacing_of(rows: pd.DataFrame, numbers: Sequence[int]) -> tuple[float, float, float] | None:
+    """Spacing of a volume's slices as (slice, row, column) in mm, where sizes in mm can be told.
+
+    Parameters
+    ----------
+    rows : DataFrame
+        Of a slice table, of one volume.
+    numbers : sequence of int
+        The slices that are looked at, rising.
+
+    Returns
+    -------
+    tuple of float, or None
+        None where the spacing is not known, or where slices are missing in between.
+    """
+    spacing = rows.reindex(columns=SPACING).iloc[0]
+    known = spacing.notna().all() and (np.diff(numbers) == 1).all()
+    return tuple(map(float, spacing)) if known else None
+
+
 def _slices_of_volumes(
     found: Layout, output_root: Path, skip_problems: bool, executor: Executor | None
 ) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 from .dicom_masks import write_segmentation
 from .files import DataError, temporary_folder
 from .generators import SliceCache, resize_image
-from .index import SPACING
+from .index import spacing_of
 from .masks import THRESHOLD, TUMOUR, read_labels
 from .pictures import read_image, write_image
 from .scoring import slice_scores
@@ -189,9 +189,7 @@ def volume_cases(
         predicted = np.zeros_like(truth)
         for plane, probability in zip(predicted, probabilities[rows.index], strict=True):
             plane[enlarged(probability, plane.shape) > threshold] = TUMOUR
-        spacing = rows[SPACING].iloc[0]
-        known = spacing.notna().all() and (np.diff(rows.slice) == 1).all()
-        yield int(volume), truth, predicted, tuple(spacing.tolist()) if known else None
+        yield int(volume), truth, predicted, spacing_of(rows, rows.slice)
 
 
 def evaluate_slices(

@@ -25,7 +25,7 @@ from tqdm.auto import tqdm
 
 from .cases import MM3_PER_ML
 from .files import DataError, read_table, write_table
-from .index import SPACING
+from .index import spacing_of
 from .lesions import components, lesion_table
 from .masks import LIVER, TUMOUR, read_labels
 from .pictures import read_image
@@ -221,17 +221,8 @@ def reference_cases(table: pd.DataFrame) -> Iterator[LabelledCase]:
         labels = np.stack([read_labels(path) for path in rows.mask_path])
         numbers = rows.slice.to_numpy()
         yield LabelledCase(
-            int(volume), labels == TUMOUR, labels >= LIVER, FROM_REFERENCE, _spacing(rows, numbers), numbers
+            int(volume), labels == TUMOUR, labels >= LIVER, FROM_REFERENCE, spacing_of(rows, numbers), numbers
         )
-
-
-def _spacing(rows: pd.DataFrame, numbers: np.ndarray) -> tuple[float, float, float] | None:
-    """The spacing of a volume's rows, if it is known and no slice is missing in between."""
-    if not set(SPACING) <= set(rows):
-        return None
-    spacing = rows[SPACING].iloc[0]
-    known = spacing.notna().all() and (np.diff(numbers) == 1).all()
-    return tuple(map(float, spacing)) if known else None
 
 
 def predicted_cases(folder: Path | str, reference: pd.DataFrame | None = None) -> Iterator[LabelledCase]:
@@ -282,7 +273,7 @@ def predicted_cases(folder: Path | str, reference: pd.DataFrame | None = None) -
                 raise DataError(f"{listed}: masks of volume {volume} differ in size: predict it again")
             labels, numbers = np.stack(masks).astype(np.uint8) * TUMOUR, rows.slice.to_numpy()
             own = known.get(volume)
-            yield _with_liver(int(volume), labels, numbers, None if own is None else _spacing(own, numbers), own)
+            yield _with_liver(int(volume), labels, numbers, None if own is None else spacing_of(own, numbers), own)
 
 
 def _volume_numbers(paths: list[Path]) -> list[int]:

@@ -11,10 +11,10 @@ import pandas as pd
 from matplotlib.figure import Figure
 from tqdm.auto import tqdm
 
-from .cases import burden_errors, pooled, score_cases
+from .cases import burden_errors, patients_of, pooled, score_cases
 from .drawing import MASK_COLOURS, SMALL, dice_words, draw_legend, outlined, panels, styled
 from .effects import stage_scores, step_summary
-from .index import SPACING
+from .index import spacing_of
 from .masks import LIVER, TUMOUR, read_labels
 from .pictures import read_image
 from .surveyed_systems import System, volumes
@@ -62,9 +62,7 @@ def evaluate_system(system: System, table: pd.DataFrame, *, shown: pd.DataFrame 
             predicted[probabilities > system.threshold] = TUMOUR
             labels.update({row: plane for row, plane in zip(rows.index, predicted, strict=True) if row in kept})
             truth = np.stack([read_labels(path) for path in rows.mask_path])
-            spacing = rows[SPACING].iloc[0]
-            known = spacing.notna().all() and (np.diff(rows.slice) == 1).all()
-            yield int(rows.volume.iloc[0]), truth, predicted, tuple(spacing.tolist()) if known else None
+            yield int(rows.volume.iloc[0]), truth, predicted, spacing_of(rows, rows.slice)
 
     scored = score_cases(cases(), predicts_liver=system.draws_liver)
     scored["seconds"] = seconds
@@ -90,7 +88,7 @@ def side_by_side(systems: Mapping[str, System], results: Mapping[str, Result]) -
     rows = {}
     for name, system in systems.items():
         cases = results[name].cases
-        dice, sums = describe(cases.tumour_dice, patients=cases.get("patient", cases.volume)), pooled(cases)
+        dice, sums = describe(cases.tumour_dice, patients=patients_of(cases)), pooled(cases)
         rows[name] = {
             "tumour_dice_per_case": dice.value, "low": dice.low, "high": dice.high, "cases": dice.cases,
             "tumour_dice_pooled": sums["tumour_dice"],

@@ -18,6 +18,7 @@ import pandas as pd
 from scipy.ndimage import find_objects
 from tqdm.auto import tqdm
 
+from .cases import MM3_PER_ML
 from .distances import bounding_box, check_spacing
 from .files import DataError
 from .lesions import components, match_lesions
@@ -209,7 +210,7 @@ def _shape(inside: np.ndarray, spacing: tuple[float, ...] | None) -> dict[str, f
     faces = [np.count_nonzero(np.diff(padded, axis=axis)) for axis in range(3)]
     surface = float(np.dot(faces, voxel / step))
     return {
-        "voxels": voxels, "volume_ml": voxels * voxel / 1000 if spacing else np.nan, "slices": len(inside),
+        "voxels": voxels, "volume_ml": voxels * voxel / MM3_PER_ML if spacing else np.nan, "slices": len(inside),
         "extent": voxels / inside.size, "elongation": axes[1] / axes[2], "flatness": axes[0] / axes[2],
         "sphericity": np.cbrt(np.pi) * np.cbrt(6 * voxels * voxel) ** 2 / surface,
     }  # fmt: skip

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
+from .cases import MM3_PER_ML
 from .files import DataError
 from .lesions import match_lesions
 from .postprocessing import PostProcessing, Spacing, tumour_steps
@@ -95,7 +96,7 @@ def stage_scores(
         this), ``components`` of the prediction and ``false_components``, those that share no voxel
         with the truth.
     """
-    voxel_ml = np.prod(spacing) / 1000 if spacing is not None else np.nan
+    voxel_ml = np.prod(spacing) / MM3_PER_ML if spacing is not None else np.nan
     rows, found_first = [], None
     for step, mask in stages.items():
         counts, match = overlap(truth, mask), match_lesions(truth, mask)

@@ -17,7 +17,7 @@ from functools import partial
 import numpy as np
 from scipy import ndimage
 
-from .distances import bounding_box
+from .distances import bounding_box, check_spacing
 from .files import DataError
 from .lesions import components
 from .masks import LIVER, TUMOUR
@@ -295,8 +295,7 @@ def _needed(spacing: Spacing | None, size: str, instead: str) -> None:
     """Refuse a size in mm where nobody knows how large a voxel is."""
     if spacing is None:
         raise DataError(f"{size} needs the spacing of the volume, which is not known: give it, or {instead}")
-    if len(spacing) != 3 or not all(np.isfinite(step) and step > 0 for step in spacing):
-        raise DataError(f"spacing must be three positive numbers (slice, row, column) in mm, got {spacing}")
+    check_spacing(spacing, 3)
 
 
 def _same_shape(mask: np.ndarray, other: np.ndarray, name: str) -> None:

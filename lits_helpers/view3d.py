@@ -18,6 +18,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from scipy import ndimage
 
+from .cases import MM3_PER_ML
 from .distances import bounding_box
 from .drawing import LIVER_COLOUR, MASK_COLOURS, SMALL, TUMOUR_COLOUR, draw_legend, draw_scale_bar, panels, styled
 from .files import DataError
@@ -262,7 +263,7 @@ def _rendered(liver: np.ndarray, tumour: np.ndarray, steps: np.ndarray) -> np.nd
 def _words(name: str, mask: np.ndarray, spacing: Spacing) -> str:
     """What a row shows, and how much of it there is."""
     voxels = np.count_nonzero(mask)
-    return f"{name}: {voxels * np.prod(spacing) / 1000:.1f} ml" if voxels else f"{name}: no tumour"
+    return f"{name}: {voxels * np.prod(spacing) / MM3_PER_ML:.1f} ml" if voxels else f"{name}: no tumour"
 
 
 def _draw_view(panel: Axes, liver: np.ndarray, tumour: np.ndarray, steps: np.ndarray, view: str, sides: bool) -> None:

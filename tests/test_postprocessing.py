@@ -93,7 +93,7 @@ def test_a_size_in_mm_is_refused_where_the_spacing_is_not_known():
 
 @pytest.mark.parametrize("spacing", [(1, 0, 1), (1, 1), (np.nan, 1, 1)])
 def test_a_spacing_that_is_none_is_refused(spacing):
-    with pytest.raises(DataError, match="three positive numbers"):
+    with pytest.raises(DataError, match="3 positive numbers"):
         without_small(FULL, spacing, minimum_mm3=50)
 
 

@@ -376,7 +376,7 @@ def write_segmentation(
         from highdicom.seg import Segmentation, SegmentationTypeValues
         from highdicom.uid import UID
     except ImportError as error:
-        raise DataError("writing DICOM-SEG needs highdicom: pip install -e '.[dicom]'") from error
+        raise DataError("writing DICOM-SEG needs highdicom: pip install 'lits-helpers[dicom]'") from error
     from . import __version__
 
     grid = ct_grid(ct)

@@ -1,4 +1,4 @@
-"""DICOM image series <-> stored volumes in Hounsfield units with their affine.
+"""From DICOM image series to stored volumes in Hounsfield units with their affine.
 
 A stored volume is ordered (columns, rows, slices) and comes with the affine that nibabel would
 give for a NIfTI file made from the series, so that both formats are treated alike afterwards.
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from tqdm.auto import tqdm
 
-from .files import DataError, atomic_path, shown
+from .files import DataError, shown
 from .pictures import MOST_PIXELS
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def import_pydicom() -> ModuleType:
     try:
         import pydicom
     except ImportError as error:
-        raise DataError("reading and writing DICOM needs pydicom: pip install -e '.[dicom]'") from error
+        raise DataError("reading and writing DICOM needs pydicom: pip install 'lits-helpers[dicom]'") from error
     return pydicom
 
 
@@ -467,109 +467,3 @@ def read_series(folder_or_series: str | os.PathLike | Series, *, uid: str = "") 
     for index, header in enumerate(tqdm(headers, desc="reading slices", unit="slice", delay=2)):
         stored[:, :, index] = rescaled(*read_pixels(header.filename)).T
     return stored, affine
-
-
-# Writing --------------------------------------------------------------------------------------
-
-
-def write_series(
-    folder: str | os.PathLike,
-    stored: np.ndarray,
-    affine: np.ndarray,
-    *,
-    modality: str = "CT",
-    description: str = "",
-    patient: int = 0,
-    file_name: str = "slice_{:04d}.dcm",
-) -> None:
-    """Write a synthetic volume as a DICOM series, one file a slice, each atomically.
-
-    All UIDs follow from the patient, modality and description, so the same call writes the same
-    files; series of one patient share study and frame of reference and open beside each other.
-
-    Parameters
-    ----------
-    folder : path
-        Made when absent.
-    stored : integer array (columns, rows, slices)
-        HU of at least -1024 for ``modality`` ``"CT"`` (CT Image Storage); otherwise labels of at
-        least 0 (Secondary Capture Image Storage).
-    affine : array (4, 4)
-        From voxel indices to mm in NIfTI's world; its axes at right angles.
-    modality, description : str
-        Of the series.
-    patient : int
-        Number of the phantom: PatientID ``phantom-N``, PatientName ``Synthetic^Phantom``.
-    file_name : str
-        Pattern for the slice's index from 0; 3D-IRCADb uses ``"image_{}"``.
-
-    Raises
-    ------
-    ValueError
-        If the array is not three-dimensional, a value does not fit, or the affine is sheared.
-    """
-    pydicom = import_pydicom()
-    lowest = PADDING_HU if modality == "CT" else 0
-    if stored.ndim != 3 or stored.size == 0:
-        raise ValueError(f"a volume has three axes (columns, rows, slices), got the shape {stored.shape}")
-    if stored.min() < lowest or stored.max() - lowest > 65535:
-        raise ValueError(f"values {stored.min()} to {stored.max()} do not fit into 16 bits from {lowest}")
-    dicom_affine = np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine
-    spacing = np.linalg.norm(dicom_affine[:3, :3], axis=0)
-    axes = dicom_affine[:3, :3] / spacing
-    if not np.allclose(axes.T @ axes, np.eye(3), atol=1e-4):
-        raise ValueError(f"DICOM slices need axes at right angles, got the affine\n{affine}")
-
-    for index in tqdm(range(stored.shape[2]), desc="writing slices", unit="slice", delay=2):
-        dataset = synthetic_header(modality, description, patient, index)
-        dataset.Rows, dataset.Columns = stored.shape[1], stored.shape[0]
-        dataset.PixelSpacing = decimal_strings([spacing[1], spacing[0]])
-        dataset.SliceThickness = decimal_strings(spacing[2:])[0]
-        dataset.ImageOrientationPatient = decimal_strings([*axes[:, 0], *axes[:, 1]])
-        dataset.ImagePositionPatient = decimal_strings((dicom_affine @ [0, 0, index, 1])[:3])
-        dataset.RescaleSlope, dataset.RescaleIntercept = "1", str(lowest)
-        pixels = (stored[:, :, index].T.astype(np.int32) - lowest).astype("<u2")
-        dataset.PixelData = pixels.tobytes()
-        with atomic_path(Path(folder) / file_name.format(index)) as temporary:
-            pydicom.dcmwrite(temporary, dataset, enforce_file_format=True)
-
-
-def decimal_strings(values: np.ndarray | list[float]) -> list[str]:
-    """Numbers as DICOM's decimal strings, of 16 characters at most."""
-    from pydicom.valuerep import format_number_as_ds
-
-    return [format_number_as_ds(float(value)) for value in values]
-
-
-def synthetic_header(modality: str, description: str, patient: int, index: int) -> Dataset:
-    """All attributes of one synthetic slice except its size, place and pixels."""
-    pydicom = import_pydicom()
-    from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, SecondaryCaptureImageStorage, generate_uid
-
-    def uid(*parts: object) -> str:
-        return generate_uid(entropy_srcs=[IMPLEMENTATION, str(patient), *map(str, parts)])
-
-    dataset = pydicom.Dataset()
-    dataset.file_meta = pydicom.dataset.FileMetaDataset()
-    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    dataset.SOPClassUID = CTImageStorage if modality == "CT" else SecondaryCaptureImageStorage
-    dataset.SOPInstanceUID = uid("image", modality, description, index)
-    dataset.SeriesInstanceUID = uid("series", modality, description)
-    dataset.StudyInstanceUID, dataset.FrameOfReferenceUID = uid("study"), uid("frame of reference")
-    dataset.Modality, dataset.SeriesDescription = modality, description
-    dataset.ImageType = ["ORIGINAL", "PRIMARY", "AXIAL"] if modality == "CT" else ["DERIVED", "SECONDARY"]
-    dataset.PatientName, dataset.PatientID = "Synthetic^Phantom", f"phantom-{patient}"
-    dataset.PatientBirthDate = dataset.PatientSex = dataset.ReferringPhysicianName = ""
-    dataset.StudyDate = dataset.StudyTime = dataset.AccessionNumber = ""
-    dataset.StudyID, dataset.BodyPartExamined = "1", "ABDOMEN"
-    dataset.Manufacturer, dataset.SeriesNumber = IMPLEMENTATION, 1 if modality == "CT" else 2
-    dataset.PatientPosition, dataset.PositionReferenceIndicator = "HFS", ""
-    dataset.InstanceNumber, dataset.AcquisitionNumber = index + 1, 1
-    if modality == "CT":
-        dataset.KVP, dataset.RescaleType = None, "HU"
-    else:
-        dataset.ConversionType, dataset.RescaleType, dataset.PatientOrientation = "SYN", "US", ""
-    dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
-    dataset.BitsAllocated = dataset.BitsStored = 16
-    dataset.HighBit, dataset.PixelRepresentation = 15, 0
-    return dataset

@@ -15,11 +15,11 @@ from pathlib import Path
 
 import nibabel
 import numpy as np
+from phantom_layouts import write_series
 import PIL.Image
 import pydicom
 
 from lits_helpers.conversion import slice_paths
-from lits_helpers.dicom import write_series
 from lits_helpers.pictures import write_image
 from lits_helpers.volumes import write_nifti
 from lits_helpers.windows import three_channels

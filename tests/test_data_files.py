@@ -3,12 +3,12 @@ import sys
 from pathlib import Path
 
 import numpy as np
+from phantom_layouts import write_series
 import pydicom
 import pytest
 
 from lits_helpers import data_files
 from lits_helpers.data_files import recognised, walk
-from lits_helpers.dicom import write_series
 
 
 def touch(root, *names):

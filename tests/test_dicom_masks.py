@@ -7,11 +7,12 @@ import sys
 from pathlib import Path
 
 import numpy as np
+from phantom_layouts import write_series
 import pydicom
 import pytest
 from highdicom.color import CIELabColor
 
-from lits_helpers.dicom import find_series, write_series
+from lits_helpers.dicom import find_series
 from lits_helpers.dicom_masks import read_ircadb_masks, read_mask_series, write_segmentation
 from lits_helpers.drawing import LIVER_COLOUR, TUMOUR_COLOUR
 from lits_helpers.files import DataError
@@ -424,7 +425,7 @@ def test_a_ct_without_frame_of_reference_cannot_be_referred_to(tmp_path, ct, lab
 def test_without_highdicom_the_extra_is_named(tmp_path, ct, labels, monkeypatch):
     monkeypatch.setitem(sys.modules, "highdicom", None)
     monkeypatch.setitem(sys.modules, "highdicom.seg", None)
-    with pytest.raises(DataError, match=r"highdicom: pip install -e '\.\[dicom\]'"):
+    with pytest.raises(DataError, match=r"highdicom: pip install 'lits-helpers\[dicom\]'"):
         write_segmentation(tmp_path / "seg.dcm", labels, ct)
 
 

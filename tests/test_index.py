@@ -1,4 +1,3 @@
-import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -6,6 +5,7 @@ import cv2
 import nibabel
 import numpy as np
 import pandas as pd
+from phantom_layouts import WRITERS, write_layout
 import pytest
 
 from lits_helpers import index
@@ -13,7 +13,6 @@ from lits_helpers.files import DataError
 from lits_helpers.index import build_index
 from lits_helpers.masks import read_labels
 from lits_helpers.phantom import phantom_volume
-from lits_helpers.phantom_layouts import WRITERS, write_layout
 from lits_helpers.pictures import write_image
 from lits_helpers.settings import load_settings
 

@@ -6,13 +6,13 @@ import keras
 import nibabel
 import numpy as np
 import pandas as pd
+from phantom_layouts import write_series
 import pydicom
 import pytest
 import SimpleITK
 
 from lits_helpers import inference
 from lits_helpers.conversion import write_slice_files
-from lits_helpers.dicom import write_series
 from lits_helpers.files import DataError
 from lits_helpers.layouts import find_layouts
 from lits_helpers.masks import read_labels

@@ -1,10 +1,10 @@
 import nibabel
 import numpy as np
 import pandas as pd
+from phantom_layouts import write_series
 import pytest
 
 from lits_helpers import layouts
-from lits_helpers.dicom import write_series
 from lits_helpers.files import DataError
 from lits_helpers.layouts import choose, find_layouts, what_is_here
 from lits_helpers.pictures import write_image

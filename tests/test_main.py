@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pandas as pd
+from phantom_layouts import write_layout
 import pytest
 import tensorflow as tf
 
@@ -13,7 +14,6 @@ from lits_helpers import __main__ as command_line
 from lits_helpers import settings
 from lits_helpers.model import unet
 from lits_helpers.phantom import phantom_volume
-from lits_helpers.phantom_layouts import write_layout
 from lits_helpers.recipes import RECIPES
 from lits_helpers.volumes import read_volume, write_nifti
 

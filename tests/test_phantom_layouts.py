@@ -1,17 +1,14 @@
-import json
-
 import cv2
 import numpy as np
 import pandas as pd
+from phantom_layouts import WRITERS, write_layout
 import pydicom
 import pytest
 
 from lits_helpers.conversion import read_case
-from lits_helpers.files import DataError
 from lits_helpers.layouts import find_layouts, what_is_here
 from lits_helpers.masks import CODINGS
 from lits_helpers.phantom import phantom_volume
-from lits_helpers.phantom_layouts import WRITERS, write_layout
 
 # What find_layouts calls each tree, and whether it has masks.
 FOUND = {
@@ -51,12 +48,6 @@ def test_what_is_written_is_found_again_with_nothing_missing(trees, patients, na
         assert list(zip(cases.volume, cases.slice, strict=True)) == expected
     assert (cases.mask_path != "").all() == masked
     assert len(layout.problems) == (not masked)
-
-
-@pytest.mark.parametrize("name", FOUND)
-def test_a_tree_says_that_it_is_synthetic(trees, name):
-    about = json.loads((trees[name] / "phantom.json").read_text())
-    assert "Synthetic" in about["about"] and about["layout"] == name and about["volumes"] == [2, 10]
 
 
 @pytest.mark.parametrize("name", ["lits-nifti", "kaggle", "decathlon", "dicom", "dicom-beside", "3d-ircadb"])
@@ -130,15 +121,3 @@ def test_paired_slices_come_in_every_coding(tmp_path, patients, coding):
     meaning = {"0/1": "liver", "0/255": "liver", "0/1 tumour": "tumour", "0/255 tumour": "tumour"}.get(coding, "")
     table = what_is_here(find_layouts(tmp_path), tmp_path, mask_meaning=meaning)
     assert table.coding.tolist() == [coding.removesuffix(" tumour")]
-
-
-def test_an_unknown_layout_is_refused_with_the_known_ones(tmp_path, patients):
-    with pytest.raises(ValueError, match="bids.*decathlon"):
-        write_layout(tmp_path, "bids", patients)
-
-
-def test_nothing_is_written_into_a_folder_in_use(tmp_path, patients):
-    (tmp_path / "thesis.txt").touch()
-    with pytest.raises(DataError, match="holds something"):
-        write_layout(tmp_path, "lits-nifti", patients)
-    assert len(list(tmp_path.iterdir())) == 1

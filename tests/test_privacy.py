@@ -12,6 +12,7 @@ from pathlib import Path
 import keras
 import nibabel
 import numpy as np
+from phantom_layouts import write_layout
 import pydicom
 import pytest
 import tensorflow as tf
@@ -20,7 +21,6 @@ from lits_helpers import __main__ as command_line
 from lits_helpers import settings
 from lits_helpers.dicom_masks import PATIENT_KEYWORDS
 from lits_helpers.phantom import phantom_volume
-from lits_helpers.phantom_layouts import write_layout
 from lits_helpers.volumes import write_nifti
 
 # Every text holds a word, or digits, that occur nowhere by themselves. Of its attribute only some are well formed.

@@ -6,20 +6,20 @@ The search draws no random numbers: a failure comes back in the next run, and pr
 from __future__ import annotations
 
 import math
-from dataclasses import fields
 from itertools import permutations, product
 
 import numpy as np
 import pandas as pd
+from phantom_layouts import write_series
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from scipy import ndimage
 
-from lits_helpers import dicom, masks, postprocessing
+from lits_helpers import masks, postprocessing
 from lits_helpers.augmentation import Augmentation, IntensityChange, change_intensity, warp_pair
-from lits_helpers.cases import case_scores, score_cases
+from lits_helpers.cases import case_scores
 from lits_helpers.distances import surface, surface_distances
 from lits_helpers.files import DataError
 from lits_helpers.lesions import match_lesions
@@ -271,7 +271,7 @@ def test_a_volume_written_as_dicom_is_read_back_on_its_voxels(data, orientation,
     geometry = data.draw(geometries(orientation, most_degrees=180))
     folder = tmp_path_factory.mktemp("series")
     stored = numbered(geometry.shape)
-    dicom.write_series(folder, stored, geometry.affine)
+    write_series(folder, stored, geometry.affine)
     volume = read_volume(folder)
     # DICOM orders slices along the normal of their plane: a left-handed grid comes back with them reversed.
     back = volume.geometry.affine

@@ -88,9 +88,9 @@ def randomisation_maps(
             rank = "no rank" if np.isnan(row.spearman) else f"rank {row.spearman:.2f}"
             panel.set_xlabel(f"{rank}\nSSIM {row.ssim:.2f}" if step else "", fontsize=8)
     for panel, step in zip(axes[0], chosen, strict=True):
-        panel.set_title("trained" if step == 0 else f"{step} of {steps - 1} layers\nrandomised")
+        panel.set_title("trained" if step == 0 else f"{step} of {steps - 1}\nrandomised")
     draw_legend(figure, {}, _REGION)
-    figure.suptitle("Does the map change when the network forgets what it has learnt?")
+    figure.suptitle("Does the map change when the network forgets, layer by layer?")
     return figure
 
 

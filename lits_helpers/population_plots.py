@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, ScalarFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from .drawing import LIVER_COLOUR, TRAINING_COLOUR, TUMOUR_COLOUR, panels, styled
 from .html_report import Section, write_html
@@ -97,15 +97,17 @@ def lesion_sizes(lesions: pd.DataFrame) -> Figure:
     figure, axes = panels(1, len(sides), size=(4.8 * len(sides), 3.2))
     for panel, (words, sizes, edges) in zip(axes[0], sides, strict=True):
         if len(sizes):
-            low, high = 0.9 * sizes.min(), 1.1 * sizes.max()
-            panel.hist(sizes, bins=np.geomspace(low, high, 16), color=TUMOUR_COLOUR, rwidth=0.9)
+            low, high = 0.9 * min([*sizes, *edges]), 1.1 * max([*sizes, *edges])
+            wider = max(1.0, (10 * low / high) ** 0.5)  # a decade at least, which has ticks at 1, 2 and 5
+            panel.hist(sizes, bins=np.geomspace(low / wider, high * wider, 16), color=TUMOUR_COLOUR, rwidth=0.9)
             panel.set_xscale("log")
-            panel.xaxis.set_major_formatter(ScalarFormatter())
+            panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            panel.xaxis.set_major_formatter("{x:g}")
+            panel.xaxis.set_minor_formatter(NullFormatter())
             for edge in edges:
                 panel.axvline(edge, color="black", lw=0.8, ls=":")
-                panel.text(edge, 1.0, f"{edge:g}", transform=panel.get_xaxis_transform(), fontsize=7, ha="center")
         panel.yaxis.set_major_locator(MaxNLocator(integer=True))
-        panel.set_title(f"{len(sizes)} lesions", pad=12)
+        panel.set_title(f"{len(sizes)} lesions")
         panel.set(xlabel=words, ylabel="lesions")
     return figure
 

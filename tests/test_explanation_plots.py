@@ -6,6 +6,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from fitting import misfits
 from matplotlib.image import AxesImage
 
 from lits_helpers import calibration, explanation_plots
@@ -28,8 +29,8 @@ def pictures(panel):
 
 
 def drawn(figure):
-    """A figure that can be laid out and drawn, whatever it holds."""
-    figure.canvas.draw()
+    """A figure whose words are large enough, inside it and apart, whatever it holds."""
+    assert misfits(figure) == []
     return figure
 
 
@@ -42,7 +43,7 @@ def test_each_map_has_its_own_scale_and_the_region_is_outlined():
 
 
 def test_seven_maps_take_two_lines_and_leave_no_empty_panel():
-    figure = explanation_plots.explanation_maps(IMAGE, LABELS, LABELS == 2, {str(n): MAP for n in range(6)})
+    figure = explanation_plots.explanation_maps(IMAGE, LABELS, LABELS == 2, {f"bottleneck, {12 + n} x {12 + n}": MAP for n in range(6)})
     assert len(drawn(figure).axes) == 7
 
 
@@ -59,9 +60,14 @@ def check(steps, ranks):
 def test_randomised_maps_stand_beside_the_trained_ones_with_their_likeness():
     checks = {"a": check(9, [1, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, np.nan]), "b": check(9, np.zeros(9))}
     figure = drawn(explanation_plots.randomisation_maps(checks, LABELS == 2, columns=3))
-    assert [panel.get_title() for panel in figure.axes[:3]] == ["trained", "4 of 8 layers\nrandomised", "8 of 8 layers\nrandomised"]
+    assert [panel.get_title() for panel in figure.axes[:3]] == ["trained", "4 of 8\nrandomised", "8 of 8\nrandomised"]
     words = [panel.get_xlabel() for panel in figure.axes]
     assert words == ["", "rank 0.60\nSSIM 0.50", "no rank\nSSIM 0.00", "", "rank 0.00\nSSIM 0.50", "rank 0.00\nSSIM 0.00"]
+
+
+def test_six_steps_of_a_network_of_many_layers_stand_beside_each_other():
+    figure = drawn(explanation_plots.randomisation_maps({"Gradient": check(19, np.zeros(19))}, LABELS == 2))
+    assert [panel.get_title() for panel in figure.axes][1:] == [f"{n} of 18\nrandomised" for n in (4, 7, 11, 14, 18)]
 
 
 def test_likeness_is_drawn_step_by_step_beside_maps_that_know_no_network():
@@ -90,7 +96,7 @@ def test_of_each_level_the_maps_that_vary_most_are_drawn():
 
 def test_ablation_shows_dice_and_the_change_against_all_skips():
     steps = pd.DataFrame({
-        "step": ["all skips", "without 8 x 8", "without any"], "dice_pooled": [0.8, 0.5, 0.0],
+        "step": ["all skips", "without 96 x 96", "without any"], "dice_pooled": [0.8, 0.5, 0.0],
         "dice_pooled_change": [0.0, -0.3, -0.8], "dice_pooled_change_low": [0.0, -0.5, -0.9],
         "dice_pooled_change_high": [0.0, -0.1, -0.7],
     })  # fmt: skip
@@ -104,7 +110,7 @@ def test_uncertainties_are_drawn_on_scales_that_hold_for_all_slices():
     answers = np.zeros((2, *LABELS.shape))
     answers[0, 8] = 1  # half of the answers say tumour in row 8
     found = calibration.predictive_uncertainty(answers)
-    figure = drawn(explanation_plots.uncertainty_maps([(IMAGE, LABELS, found, "a slice")]))
+    figure = drawn(explanation_plots.uncertainty_maps([(IMAGE, LABELS, found, "injected dropout")]))
     limits = [pictures(panel)[0].get_clim() for panel in figure.axes[1:4]]
     assert limits == [(0, 1), (0, 1), (0, 0.5)]
     assert pictures(figure.axes[3])[0].get_array().max() == pytest.approx(0.5)  # of 0 and 1

@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from fitting import misfits
 from matplotlib import pyplot as plt
 
 from lits_helpers import ladder_plots
@@ -33,6 +34,7 @@ def test_rungs_stand_below_each_other_with_dice_gain_and_time():
     assert gained.lines[0].get_xdata()[1] == pytest.approx(0.3)
     assert [bar.get_width() for bar in took.patches] == [1, 2, 3]
     assert "synthetic phantom: up to 4 cases" in figure.get_suptitle()
+    assert misfits(figure) == []
 
 
 def test_filters_stand_at_their_parameters_and_say_where_they_were_only_timed():
@@ -42,3 +44,4 @@ def test_filters_stand_at_their_parameters_and_say_where_they_were_only_timed():
     assert took.lines[0].get_ydata() == pytest.approx([0.1, 0.2, 0.4])
     assert [text.get_text() for text in reached.texts] == ["8", "16", "32: timed only"]
     assert [text.get_text() for text in took.texts] == ["8", "16", "32"]
+    assert misfits(figure) == []

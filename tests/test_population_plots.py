@@ -9,6 +9,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from fitting import misfits
 
 from lits_helpers import __main__ as command_line
 from lits_helpers import population, population_plots
@@ -53,6 +54,15 @@ def test_sizes_in_mm_and_in_pixels_are_not_mixed():
     assert "(mm)" in known.get_xlabel() and known.get_title() == "1 lesions"
     assert "pixels" in unknown.get_xlabel() and unknown.get_title() == "1 lesions"
     assert known.get_xscale() == unknown.get_xscale() == "log"
+
+
+def test_words_are_large_enough_inside_the_figures_and_apart(found):
+    without_spacing = population.survey([case(1, [(0, 0, 0), (0, 0, 1)], spacing=None)]).lesions
+    figures = [
+        population_plots.burden_plot(found.cases), population_plots.location_plot(found.lesions, population.summarised(found)),
+        *map(population_plots.lesion_sizes, (found.lesions, without_spacing, pd.concat([found.lesions, without_spacing]))),
+    ]
+    assert [misfits(figure) for figure in figures] == [[]] * 5
 
 
 def test_without_lesions_the_figures_are_empty_and_no_error():

@@ -368,6 +368,7 @@ def test_all_six_are_found_in_one_place():
         "prediction_reviewer", "model_playground",
     }
     assert six <= set(widgets.__all__)
+    assert all(callable(getattr(widgets, name, None)) for name in six)
 
 
 def test_a_widget_reuses_one_figure_and_leaves_none_open():

@@ -34,7 +34,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from lits_helpers import audit, drawing, load_settings, masks, plots, widgets
+from lits_helpers import audit, drawing, load_settings, masks, plots, scoring, widgets
 from lits_helpers.augmentation import Augmentation, warp_pair
 from lits_helpers.generators import batches, decode_slices, iterate_batches
 from lits_helpers.pictures import read_image
@@ -169,8 +169,7 @@ for number in range(20):
     matrix = mixed.matrices(random, 1, len(labels))[0]
     picture, mask = warp_pair(painted, labels, matrix, mixed.displacement(random, len(labels)))
     from_picture, from_mask = picture[..., 0] > 127, mask == masks.TUMOUR
-    overlap = 2 * (from_picture & from_mask).sum() / (from_picture.sum() + from_mask.sum())
-    agreement.append((overlap, sorted(np.unique(mask).tolist())))
+    agreement.append((scoring.dice(from_mask, from_picture), sorted(np.unique(mask).tolist())))
 print(f"Dice of mask in picture and mask: {min(a for a, _ in agreement):.4f} or more in 20 draws")
 print("labels in the masks:", sorted({tuple(values) for _, values in agreement}))
 
@@ -180,8 +179,7 @@ print("labels in the masks:", sorted({tuple(values) for _, values in agreement})
 # %%
 tumour = labels == masks.TUMOUR
 for pixels in (1, 3):
-    slipped = np.roll(tumour, pixels, axis=1)
-    print(f"slipped by {pixels}: Dice {2 * (tumour & slipped).sum() / (2 * tumour.sum()):.4f}")
+    print(f"slipped by {pixels}: Dice {scoring.dice(tumour, np.roll(tumour, pixels, axis=1)):.4f}")
 
 # %% [markdown]
 # ## Build the batches

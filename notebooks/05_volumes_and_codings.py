@@ -37,7 +37,7 @@ import numpy as np
 import pandas as pd
 from scipy import ndimage
 
-from lits_helpers import audit, conversion, data_plots, drawing, duplicates, generators, index, layouts
+from lits_helpers import audit, conversion, data_plots, drawing, duplicates, generators, index, layouts, lesions
 from lits_helpers import load_settings, masks, phantom, pictures, plots, scoring, splits, volumes, widgets, windows
 
 drawing.compact_figures()
@@ -304,26 +304,26 @@ def after(plane, size):
 
 def ceilings(labels, spacing, sizes):
     """Diameter (mm) and best possible Dice of each lesion."""
-    lesions, count = ndimage.label(labels == masks.TUMOUR, structure=np.ones((3, 3, 3)))
+    numbered, count = lesions.components(labels == masks.TUMOUR)
     back = {size: np.stack([after(plane, size) for plane in labels]) for size in sizes}
-    for lesion, box in enumerate(ndimage.find_objects(lesions), start=1):
-        truth = lesions[box] == lesion
-        row = {"diameter_mm": (6 * truth.sum() * np.prod(spacing) / np.pi) ** (1 / 3)}
-        yield row | {f"dice_{size}": 2 * (truth & back[size][box]).sum() / (truth.sum() + back[size][box].sum()) for size in sizes}
+    diameters = lesions.lesion_table(numbered, count, spacing).diameter_mm
+    for lesion, (box, diameter) in enumerate(zip(ndimage.find_objects(numbered), diameters), start=1):
+        truth = numbered[box] == lesion
+        yield {"diameter_mm": diameter} | {f"dice_{size}": scoring.dice(truth, back[size][box]) for size in sizes}
 
 
 # %%
 sizes = (256, 128, settings.image_size)
-lesions = []
+best = []
 for case in cases[:8].to_dict("records"):
     scan, truth, _ = conversion.read_case(case)
-    lesions += ceilings(truth, scan.spacing, sizes)
-lesions = pd.DataFrame(lesions)
-data_plots.resolution_ceiling(lesions, sizes)
+    best += ceilings(truth, scan.spacing, sizes)
+best = pd.DataFrame(best)
+data_plots.resolution_ceiling(best, sizes)
 plt.show()
 
 # %%
-lesions.groupby(pd.cut(lesions.diameter_mm, [0, 10, 20, 40, 200]), observed=True).mean().round(3)
+best.groupby(pd.cut(best.diameter_mm, [0, 10, 20, 40, 200]), observed=True).mean().round(3)
 
 # %% [markdown]
 # The smaller the lesion and the input, the lower the ceiling, before any network has seen anything. Small

@@ -31,7 +31,7 @@ from typing import NamedTuple
 import keras
 import numpy as np
 
-from .files import DataError, atomic_path
+from .files import DataError, atomic_path, write_json
 from .generators import resize_image, resize_labels
 from .inference import enlarged
 from .masks import LIVER, THRESHOLD, TUMOUR
@@ -226,8 +226,7 @@ def save_superpixel_system(system: SuperpixelSystem, folder: Path) -> Path:
     for name in ("liver", "classifier"):
         with atomic_path(folder / f"{name}.keras") as temporary:
             getattr(system, name).save(temporary)
-    with atomic_path(folder / "options.json") as temporary:
-        temporary.write_text(json.dumps({"tumour_share": system.tumour_share, **asdict(system.options)}, indent=1), encoding="utf-8")
+    write_json(folder / "options.json", {"tumour_share": system.tumour_share, **asdict(system.options)})
     return folder
 
 

@@ -31,7 +31,7 @@ from .candidate_filter import CandidateFilter, choose_filter_threshold, out_of_f
 from .candidates import CandidateCase, candidate_table
 from .cascade import AUGMENTATIONS, Cascade, region_cache
 from .clocks import ProcessorClock
-from .files import DataError, atomic_path, fingerprint
+from .files import DataError, fingerprint, write_json
 from .generators import SliceCache, batches, build_cache, decode_slices
 from .losses import LOSSES
 from .masks import THRESHOLD, TUMOUR, read_labels
@@ -146,8 +146,7 @@ def _grow(settings: Settings, table: pd.DataFrame, cascade: Cascade, path: Path,
     if (kinds > 1).all():
         outside = out_of_fold(found, found.true, found.volume, seed=settings.seed, folds=found.volume.nunique())
         least = choose_filter_threshold(found.true, outside)
-    with atomic_path(chosen) as temporary:
-        temporary.write_text(json.dumps(least), encoding="utf-8")
+    write_json(chosen, least)
     train_filter(found, found.true, seed=settings.seed).save(path)
 
 
@@ -382,6 +381,5 @@ def _timed(path: Path, work: Callable[[], object]) -> float:
     if not path.exists():
         started = time.monotonic()
         work()
-        with atomic_path(path) as temporary:
-            temporary.write_text(json.dumps(time.monotonic() - started), encoding="utf-8")
+        write_json(path, time.monotonic() - started)
     return float(json.loads(path.read_text(encoding="utf-8")))

@@ -11,7 +11,7 @@ from scipy.ndimage import find_objects
 
 from .distances import bounding_box
 from .lesions import LesionMatch
-from .masks import LIVER, TUMOUR
+from .masks import LIVER
 from .windows import WINDOWS
 
 # Below these a lesion is called small or faint. 10 mm is the shortest that RECIST 1.1 measures;

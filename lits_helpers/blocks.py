@@ -13,6 +13,7 @@ from keras import layers, ops
 from .metrics import registered
 from .model import prior_bias
 from .model_size import check_sizes
+from .normalisation import BatchNormalization
 
 NORMS = ("batch", "group", "instance", "none")
 BLOCKS = ("plain", "residual")
@@ -26,7 +27,7 @@ def normalised(x: keras.KerasTensor, norm: str) -> keras.KerasTensor:
     hundreds of steps. There are eight groups, or as many as divide both eight and the channels.
     """
     if norm == "batch":
-        return layers.BatchNormalization(momentum=0.9)(x)
+        return BatchNormalization(momentum=0.9)(x)
     if norm == "group":
         return layers.GroupNormalization(int(np.gcd(8, x.shape[-1])))(x)
     if norm == "instance":

@@ -12,6 +12,7 @@ import keras
 from keras import layers
 
 from .model_size import check_sizes
+from .normalisation import BatchNormalization
 
 
 def convolution_block(
@@ -38,7 +39,7 @@ def convolution_block(
     x = layers.Activation("relu")(x)
     skip = layers.Conv2D(filters, 3, padding="same")(x)
     # Gamma, beta and the two running averages are per channel: axis 3 of (batch, row, column, channel).
-    output = layers.BatchNormalization(axis=3, momentum=momentum)(skip)
+    output = BatchNormalization(axis=3, momentum=momentum)(skip)
     output = layers.Activation("relu")(output)
     return output, skip
 

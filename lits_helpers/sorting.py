@@ -34,6 +34,7 @@ from .devices import precision_policy
 from .files import DataError, atomic_path, fingerprint, shown
 from .generators import SliceCache, resize_image
 from .masks import DIAGNOSES, LIVER_AND_TUMOUR
+from .normalisation import BatchNormalization
 from .settings import Settings
 
 # Ours. No flips: where the liver lies is part of what a slice is recognised by.
@@ -77,7 +78,7 @@ def classifier(
     inputs = x = keras.Input(input_size)
     for level in range(depth):
         x = layers.Conv2D(filters * 2**level, 3, padding="same", use_bias=False)(x)
-        x = layers.BatchNormalization(momentum=momentum)(x)
+        x = BatchNormalization(momentum=momentum)(x)
         x = layers.Activation("relu")(x)
         x = layers.MaxPooling2D(2)(x)
     x = layers.Concatenate()([layers.GlobalAveragePooling2D()(x), layers.GlobalMaxPooling2D()(x)])

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from concurrent.futures import Executor
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pandas as pd
 
@@ -18,7 +17,7 @@ from . import dicom
 from .files import DataError, collected_error, fingerprint, refusals_named, require_free_space, write_json
 from .parallel import run_jobs
 from .pictures import write_image
-from .volumes import Geometry, Volume, check_pair, read_geometry, read_label_volume, read_volume
+from .volumes import Volume, check_pair, read_geometry, read_label_volume, read_volume
 from .windows import three_channels
 
 CONVERSION_VERSION = 1  # raise it when the files of a volume change

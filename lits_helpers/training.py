@@ -170,9 +170,9 @@ def train(
     Raises
     ------
     DataError
-        If the recipe is one of two networks, a split is missing, a file cannot be read or written, the disk too full for another
-        epoch, the memory too small for a single slice, another process trains this run, or the
-        validation loss is no number any more; the epochs before stay.
+        If the recipe trains two networks, a split is missing, a file cannot be read or written, the
+        disk too full for another epoch, the memory too small for a single slice, another process
+        trains this run, or the validation loss is no number any more; the epochs before stay.
     """
     return run(slice_task(settings, table, augmentation=augmentation), minutes=minutes)
 

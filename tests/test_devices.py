@@ -1,5 +1,3 @@
-import subprocess
-import sys
 from pathlib import Path
 
 import keras
@@ -8,7 +6,6 @@ import pytest
 import tensorflow as tf
 
 from lits_helpers import devices, metrics
-from lits_helpers.model import unet
 
 
 @pytest.fixture(autouse=True)

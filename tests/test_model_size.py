@@ -2,7 +2,6 @@
 
 import math
 
-import keras
 import pytest
 
 from lits_helpers.model import unet

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from lits_helpers import postprocessing
 from lits_helpers.distances import bounding_box
 from lits_helpers.files import DataError
 from lits_helpers.postprocessing import (
